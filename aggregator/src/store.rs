@@ -1,0 +1,158 @@
+//! The seam to the store of cells: read cells, read a slice of a series, write rows with their versions, checkpoints.
+//!
+//! One implementation is [`EmbeddedStore`](crate::EmbeddedStore); every implementation passes [`crate::conformance`].
+//! A row with a lower stamp never replaces one with a higher, so any write may be repeated, late or reordered.
+
+use futures_util::future::BoxFuture;
+use schemas::{CellKey, Checkpoint, Entity, LogId, Minute, Source, StoredRow, Tier};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Stored cells of one log, its checkpoints, and what is known of videos and imports.
+pub trait CountStore: Send + Sync + 'static {
+    /// Reads cells by name: one answer for each key, in order, `None` where there is no row. What is read is durable.
+    ///
+    /// # Errors
+    /// If any of them cannot be read.
+    fn read_cells(&self, keys: Vec<CellKey>) -> BoxFuture<'_, Result<Vec<Option<StoredRow>>, StoreError>>;
+
+    /// Reads all sources' cells of one entity and tier whose buckets start in the slice, by bucket and then source.
+    ///
+    /// # Errors
+    /// If it cannot be read whole.
+    fn read_slice(&self, slice: Slice) -> BoxFuture<'_, Result<Vec<SliceRow>, StoreError>>;
+
+    /// Writes rows, each unless the store holds one of the same cell with an equal or higher stamp. Resolves when all are durable.
+    /// The rows may land one by one in any order; a failed call may have written some.
+    ///
+    /// # Errors
+    /// If any of them is not known to be durable.
+    fn write_rows(&self, rows: Vec<(CellKey, StoredRow)>) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// All checkpoints of the log, by source.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn read_checkpoints(&self) -> BoxFuture<'_, Result<Vec<(Source, Checkpoint)>, StoreError>>;
+
+    /// Writes a checkpoint unless the store holds one of the source with an equal or higher stamp. Resolves when it is durable.
+    ///
+    /// # Errors
+    /// If it is not known to be durable.
+    fn write_checkpoint(&self, source: Source, checkpoint: Checkpoint) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// What is known of a video.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn read_video(&self, video_id: String) -> BoxFuture<'_, Result<Option<VideoInfo>, StoreError>>;
+
+    /// Sets what is known of a video; the last write stays.
+    ///
+    /// # Errors
+    /// If it is not known to be durable.
+    fn write_video(&self, video_id: String, info: VideoInfo) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// How far a file, known by the hash of its content, has been imported.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn read_import(&self, content: String) -> BoxFuture<'_, Result<Option<ImportProgress>, StoreError>>;
+
+    /// Notes how far a file has been imported; the last write stays.
+    ///
+    /// # Errors
+    /// If it is not known to be durable.
+    fn write_import(&self, content: String, progress: ImportProgress) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// The log that the store belongs to.
+    fn log_id(&self) -> LogId;
+}
+
+/// Buckets that start in `[start, end)` of one entity's series.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Slice {
+    /// What is counted.
+    pub entity: Entity,
+    /// In which tier.
+    pub tier: Tier,
+    /// The first bucket may start here.
+    pub start: Minute,
+    /// No bucket starts at or after this.
+    pub end: Minute,
+}
+
+/// One cell of a slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SliceRow {
+    /// Where its bucket starts.
+    pub start: Minute,
+    /// Whose cell it is.
+    pub source: Source,
+    /// Its state.
+    pub stored: StoredRow,
+}
+
+/// What is known of a video, set by `PUT /v1/videos/{id}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VideoInfo {
+    /// Its title.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// The id of its space.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space_id: Option<String>,
+    /// The name of its space.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space_name: Option<String>,
+    /// When it was published, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published_at: Option<String>,
+}
+
+/// How far a file has been imported. Written at barriers, when everything sent before has been acknowledged.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportProgress {
+    /// The file's name when it was first imported, for people.
+    pub file: String,
+    /// How its columns were read: another mapping is another import.
+    pub mapping: String,
+    /// So many events from the file's start are in the log for certain.
+    pub events: u64,
+    /// The log's ends, by source, when those were: what was sent after them lies at or behind these offsets.
+    pub ends: Vec<u64>,
+    /// Whether the whole file is in.
+    pub complete: bool,
+}
+
+/// Why the store did not do what it was asked.
+#[derive(Clone, Debug, Error)]
+pub enum StoreError {
+    /// It cannot be reached or cannot write now; the same call may succeed later.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// Its disk or memory is broken; it stays so until the program is restarted.
+    #[error("the store cannot be written: {0}")]
+    Failed(String),
+    /// Stored bytes are damaged or from a newer program.
+    #[error("the store is damaged: {0}")]
+    Corrupt(String),
+    /// The store belongs to another log.
+    #[error("this store belongs to log {stored}, not to {asked}; a store counts one log only: give it a data directory of its own")]
+    OtherLog {
+        /// The log it belongs to.
+        stored: LogId,
+        /// The log it was opened for.
+        asked: LogId,
+    },
+    /// The store cannot be opened.
+    #[error("cannot open the store in {path}: {detail}")]
+    Open {
+        /// Where.
+        path: String,
+        /// Why, and what to do.
+        detail: String,
+    },
+}
