@@ -1,1 +1,24 @@
+//! How events come in: the log they are kept in, and the HTTP collector that puts them there.
+//!
+//! ```text
+//! POST /v1/events ──> collect ──> EventLog::append ──> durable ──> 202
+//!                                 EventLog::read ──> the aggregator's folds
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`log`] | [`EventLog`]: the seam to the log |
+//! | [`embedded`] | [`EmbeddedLog`]: the log on this machine's disk |
+//! | [`conformance`] | what every log must do, as one suite over any implementation |
+//! | [`collect`] | the collector: `POST /v1/events` with a verdict for each event |
+//! | [`problem`] | [`Problem`]: the one form of an HTTP error |
 
+pub mod collect;
+pub mod conformance;
+pub mod embedded;
+pub mod log;
+pub mod problem;
+
+pub use embedded::EmbeddedLog;
+pub use log::{Appended, Ends, EventLog, LogError, ReadLimit};
+pub use problem::Problem;

@@ -1,0 +1,4 @@
+//! The store on this machine.
+
+/// The embedded store.
+pub struct EmbeddedStore {}

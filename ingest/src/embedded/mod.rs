@@ -1,0 +1,4 @@
+//! The log on this machine.
+
+/// The embedded log.
+pub struct EmbeddedLog {}
