@@ -19,6 +19,6 @@ pub mod embedded;
 pub mod log;
 pub mod problem;
 
-pub use embedded::EmbeddedLog;
+pub use embedded::{EmbeddedLog, LogOptions};
 pub use log::{Appended, Ends, EventLog, LogError, ReadLimit};
 pub use problem::Problem;
