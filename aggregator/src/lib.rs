@@ -1,14 +1,32 @@
 //! How records become counts: one fold for each source, a store of cells, and the workers between them.
 //!
+//! ```text
+//! EventLog ──read──> worker ──record──> owner ──> fold ──> flush ──> CountStore
+//!                    (acts)            (paces)   (decides)
+//! ```
+//!
 //! | module | holds |
 //! |---|---|
+//! | [`fold`] | [`fold::Fold`]: what a record does to the cells. Pure |
+//! | [`recovery`] | where a fold begins again, and when it must not. Pure |
+//! | [`owner`] | [`owner::Owner`]: what to read, load and write next for one source. Pure |
+//! | [`backoff`] | how long to wait before trying again. Pure |
+//! | [`worker`] | [`worker::Workers`]: the threads that act for owners |
 //! | [`store`] | [`CountStore`]: the seam to the store |
 //! | [`embedded`] | [`EmbeddedStore`]: the store on this machine's disk |
 //! | [`conformance`] | what every store must do, as one suite over any implementation |
+//! | [`metrics`] | what the folds show to Prometheus |
 
+pub mod backoff;
 pub mod conformance;
 pub mod embedded;
+pub mod fold;
+pub mod metrics;
+pub mod owner;
+pub mod recovery;
 pub mod store;
+pub mod worker;
 
 pub use embedded::EmbeddedStore;
 pub use store::{CountStore, ImportProgress, Slice, SliceRow, StoreError, VideoInfo};
+pub use worker::{Backends, Workers};
