@@ -1,1 +1,5 @@
 //! How questions are answered.
+
+pub mod calendar;
+pub mod params;
+pub mod plan;
