@@ -23,7 +23,6 @@ use super::synced_end::{Noted, SyncedEnd};
 use super::{ACCEPT_TRUNCATION_FLAG, Extent, LogOptions, Storage, cause, value};
 use crate::log::LogError;
 
-const MEMTABLE_BYTES: u64 = 16 << 20;
 /// The least that the database takes; it bounds what a restart has to replay.
 const JOURNALS_BYTES: u64 = 64 << 20;
 const IDENTITY_KEY: &str = "identity";
@@ -115,8 +114,7 @@ impl Directory<'_> {
                 _ => {}
             }
         }
-        let cache_bytes = options.cache_bytes;
-        match catch_unwind(|| storage(&path, cache_bytes)) {
+        match catch_unwind(|| storage(&path, options)) {
             Ok(Ok(storage)) => Ok(storage),
             Ok(Err(fjall::Error::Locked)) => Err(self.refuse("another program has its database open".into())),
             Ok(Err(error)) => Err(self.refuse(format!("its database cannot be opened: {}{}", cause(&error), way_out(&error)))),
@@ -198,18 +196,18 @@ impl Directory<'_> {
     }
 }
 
-fn storage(path: &Path, cache_bytes: u64) -> fjall::Result<Storage> {
-    let builder = Database::builder(path).cache_size(cache_bytes).max_journaling_size(JOURNALS_BYTES).worker_threads(1);
+fn storage(path: &Path, options: &LogOptions) -> fjall::Result<Storage> {
+    let builder = Database::builder(path).cache_size(options.cache_bytes).max_journaling_size(JOURNALS_BYTES).worker_threads(1);
     let database = builder.open()?;
-    let records = database.keyspace("records", records_options)?;
+    let records = database.keyspace("records", || records_options(options.memtable_bytes))?;
     let metadata = database.keyspace("metadata", || KeyspaceCreateOptions::default().max_memtable_size(1 << 20))?;
     Ok(Storage { database, records, metadata })
 }
 
 /// Values of 1 KiB and more lie in blob files of their own, so that compaction rewrites keys and not payloads.
-fn records_options() -> KeyspaceCreateOptions {
+fn records_options(memtable_bytes: u64) -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
-        .max_memtable_size(MEMTABLE_BYTES)
+        .max_memtable_size(memtable_bytes)
         .expect_point_read_hits(true)
         .with_kv_separation(Some(KvSeparationOptions::default()))
 }
