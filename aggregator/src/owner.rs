@@ -77,7 +77,7 @@ pub enum WriteKind {
     /// Rows of cells: first those of the rollup tiers, then those of minutes.
     Rows(Arc<Vec<(CellKey, StoredRow)>>),
     /// How far the source has been folded.
-    Checkpoint(Checkpoint),
+    Checkpoint(Box<Checkpoint>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -432,7 +432,7 @@ impl Flushing {
             Stage::DeadLetters => WriteKind::DeadLetters(self.dead_letters.clone()),
             Stage::Rollups => WriteKind::Rows(Arc::clone(&self.rollups)),
             Stage::Minutes => WriteKind::Rows(Arc::clone(&self.minutes)),
-            Stage::Checkpoint => WriteKind::Checkpoint(self.checkpoint.clone()),
+            Stage::Checkpoint => WriteKind::Checkpoint(Box::new(self.checkpoint.clone())),
         }
     }
 }

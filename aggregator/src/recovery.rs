@@ -204,7 +204,8 @@ mod tests {
 
     fn start(checkpoint: Option<Checkpoint>, log: std::ops::Range<u64>, accept_gap: bool) -> Result<(u64, u64, u64), SourceError> {
         let ends = Ends { start: Offset(log.start), end: Offset(log.end) };
-        plan(Source(0), checkpoint.as_ref(), ends, &FoldSettings::default(), accept_gap).map(|s| (s.read_from.0, s.warm_from.0, s.next_offset.0))
+        plan(Source(0), checkpoint.as_ref(), ends, &FoldSettings::default(), accept_gap)
+            .map(|s| (s.read_from.0, s.warm_from.0, s.next_offset.0))
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub enum SourceState {
     /// Its checkpoint is being read.
     Starting,
     /// It recovers or runs.
-    Owned(OwnerStatus),
+    Owned(Box<OwnerStatus>),
     /// It stopped: the counts of this source do not go on until somebody acts.
     Stopped(SourceError),
 }
@@ -421,7 +421,7 @@ impl Worker {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         for seat in &self.seats {
             if let Some(owner) = &seat.owner {
-                states.insert(seat.source, SourceState::Owned(owner.status()));
+                states.insert(seat.source, SourceState::Owned(Box::new(owner.status())));
             }
         }
     }
@@ -495,7 +495,7 @@ async fn perform(source: Source, what: WriteKind, backends: &Backends) -> Result
             Err(error) => Err(WriteFailure::Never(error.to_string())),
         },
         WriteKind::Rows(rows) => backends.store.write_rows(rows.to_vec()).await.map_err(of_store),
-        WriteKind::Checkpoint(checkpoint) => backends.store.write_checkpoint(source, checkpoint).await.map_err(of_store),
+        WriteKind::Checkpoint(checkpoint) => backends.store.write_checkpoint(source, *checkpoint).await.map_err(of_store),
     }
 }
 
