@@ -1,1 +1,337 @@
-//! What every store must do.
+//! What every store must do, as one suite of claims over any [`CountStore`].
+//!
+//! Each claim is a function that is given a store which holds nothing yet, writes to it and panics where the store does
+//! otherwise. A store's test runs [`all`] with a way to make such stores, and [`fill`] and [`is_filled`] around a restart.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    reason = "claims fail by panicking; only tests call them"
+)]
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use schemas::{
+    Bucket, CellKey, Checkpoint, Counts, Dimension, Entity, FoldSettings, Mark, Millis, Minute, Offset, Row, Source, Stamp, StoredRow,
+    Tally, Tier,
+};
+
+use crate::store::{CountStore, ImportProgress, Slice, SliceRow, VideoInfo};
+
+/// A store under test.
+pub type Store = Arc<dyn CountStore>;
+
+/// Every claim, each over a store of its own from `fresh`.
+pub async fn all(fresh: impl AsyncFn() -> Store) {
+    what_was_never_written_is_none(fresh().await).await;
+    rows_read_back_whole(fresh().await).await;
+    answers_come_in_the_order_of_the_keys(fresh().await).await;
+    ten_thousand_keys_are_one_call(fresh().await).await;
+    a_lower_stamp_never_replaces_a_higher(fresh().await).await;
+    an_equal_stamp_changes_nothing(fresh().await).await;
+    of_one_cell_in_one_call_the_highest_stamp_stays(fresh().await).await;
+    a_slice_is_its_buckets_and_no_other(fresh().await).await;
+    a_slice_comes_by_bucket_then_source(fresh().await).await;
+    slices_of_nothing_are_empty(fresh().await).await;
+    concurrent_writers_end_with_the_highest_stamp(fresh().await).await;
+    checkpoints_keep_the_highest_stamp(fresh().await).await;
+    videos_and_imports_keep_the_last_write(fresh().await).await;
+    a_filled_store_reads_back(fresh().await).await;
+}
+
+/// No row, no rows, no checkpoint, no video, no import.
+pub async fn what_was_never_written_is_none(store: Store) {
+    assert_eq!(store.read_cells(vec![minute("v", 0, 0), hour("v", 0, 0)]).await.unwrap(), [None, None]);
+    assert_eq!(store.read_checkpoints().await.unwrap(), []);
+    assert_eq!(store.read_video("v".into()).await.unwrap(), None);
+    assert_eq!(store.read_import("0f".into()).await.unwrap(), None);
+    store.write_rows(vec![(minute("v", 0, 0), row(1, 1))]).await.unwrap();
+    let neighbours = vec![minute("v", 1, 0), minute("v", 0, 1), minute("w", 0, 0), hour("v", 0, 0), space("v", 0)];
+    assert_eq!(store.read_cells(neighbours).await.unwrap(), [None; 5]);
+}
+
+/// Every field at its extremes, in every tier and dimension.
+pub async fn rows_read_back_whole(store: Store) {
+    let rows = odd_rows();
+    store.write_rows(rows.clone()).await.unwrap();
+    let (keys, written): (Vec<_>, Vec<_>) = rows.into_iter().map(|(key, row)| (key, Some(row))).unzip();
+    assert_eq!(store.read_cells(keys).await.unwrap(), written);
+}
+
+/// One answer for each key, also for a key asked for twice.
+pub async fn answers_come_in_the_order_of_the_keys(store: Store) {
+    store.write_rows((0..5).map(|n| (minute("v", n, 0), row(i64::from(n), 1))).collect()).await.unwrap();
+    let keys = [3, 0, 9, 3, 4, 0].map(|n| minute("v", n, 0)).to_vec();
+    let stamps: Vec<_> = store.read_cells(keys).await.unwrap().into_iter().map(|row| row.map(|row| row.stamp.0)).collect();
+    assert_eq!(stamps, [Some(3), Some(0), None, Some(3), Some(4), Some(0)]);
+    assert_eq!(store.read_cells(Vec::new()).await.unwrap(), []);
+    store.write_rows(Vec::new()).await.unwrap();
+}
+
+/// Large calls are whole.
+pub async fn ten_thousand_keys_are_one_call(store: Store) {
+    let rows: Vec<_> = (0..10_000i32).map(|n| (minute(&format!("v{}", n % 97), n, 0), row(i64::from(n), i64::from(n)))).collect();
+    store.write_rows(rows.clone()).await.unwrap();
+    let keys = rows.iter().rev().map(|(key, _)| key.clone()).collect();
+    let expected: Vec<_> = rows.iter().rev().map(|(_, row)| Some(*row)).collect();
+    assert_eq!(store.read_cells(keys).await.unwrap(), expected);
+}
+
+/// Whatever comes first.
+pub async fn a_lower_stamp_never_replaces_a_higher(store: Store) {
+    let (rising, falling) = (minute("rising", 0, 0), hour("falling", 0, 0));
+    for (stamp, gross) in [(-5, 1), (0, 2), (7, 3)] {
+        store.write_rows(vec![(rising.clone(), row(stamp, gross))]).await.unwrap();
+        assert_eq!(read(&store, &rising).await, Some(row(stamp, gross)));
+    }
+    for (stamp, gross) in [(7, 3), (0, 2), (-5, 1), (i64::MIN, 0)] {
+        store.write_rows(vec![(falling.clone(), row(stamp, gross))]).await.unwrap();
+        assert_eq!(read(&store, &falling).await, Some(row(7, 3)));
+    }
+    // A stale row does not keep its neighbours in the same call from being written.
+    store.write_rows(vec![(falling.clone(), row(1, 9)), (rising.clone(), row(8, 4))]).await.unwrap();
+    assert_eq!(read(&store, &falling).await, Some(row(7, 3)));
+    assert_eq!(read(&store, &rising).await, Some(row(8, 4)));
+}
+
+/// A repeated write, and even another row under the same stamp.
+pub async fn an_equal_stamp_changes_nothing(store: Store) {
+    let key = minute("v", 0, 0);
+    for gross in [1, 1, 2] {
+        store.write_rows(vec![(key.clone(), row(5, gross))]).await.unwrap();
+        assert_eq!(read(&store, &key).await, Some(row(5, 1)));
+    }
+}
+
+/// In whatever order they lie in the call.
+pub async fn of_one_cell_in_one_call_the_highest_stamp_stays(store: Store) {
+    let key = minute("v", 0, 0);
+    store.write_rows([3, 9, 4].map(|stamp| (key.clone(), row(stamp, stamp))).to_vec()).await.unwrap();
+    assert_eq!(read(&store, &key).await, Some(row(9, 9)));
+}
+
+/// `[start, end)` of one entity and tier: no cell of an entity with a common prefix, another dimension or another tier.
+pub async fn a_slice_is_its_buckets_and_no_other(store: Store) {
+    let ids = ["a", "ab", "a b", "b", "a\u{e9}", "\u{10ffff}"];
+    let mut rows = Vec::new();
+    for (n, id) in (1i64..).zip(ids) {
+        for dimension in [Dimension::Video, Dimension::Space] {
+            for tier in Tier::ALL {
+                for bucket in buckets_around_1970(tier) {
+                    let key = CellKey { entity: Entity::new(dimension, id), bucket, source: Source(0) };
+                    let gross = n * 100_000 + i64::from(dimension.code()) * 10_000 + i64::from(tier.code());
+                    rows.push((key, row(1, gross)));
+                }
+            }
+        }
+    }
+    store.write_rows(rows.clone()).await.unwrap();
+    let entity = Entity::new(Dimension::Video, "a");
+    for tier in Tier::ALL {
+        let buckets = buckets_around_1970(tier);
+        for (from, to) in [(0, 5), (1, 4), (2, 3), (0, 1), (4, 5)] {
+            // An end that is one minute after a bucket's start takes that bucket in.
+            for (end, to) in [(buckets[to].start, to), (buckets[to].start.plus(1), to + 1)] {
+                let slice = Slice { entity: entity.clone(), tier, start: buckets[from].start, end };
+                let found: Vec<_> = store.read_slice(slice).await.unwrap().into_iter().map(|row| row.start).collect();
+                let expected: Vec<_> = buckets[from..to].iter().map(|bucket| bucket.start).collect();
+                assert_eq!(found, expected, "{tier:?} {from} {to}");
+            }
+        }
+    }
+    let everything = Slice { entity, tier: Tier::Hour, start: Minute(i32::MIN), end: Minute(i32::MAX) };
+    let found = store.read_slice(everything).await.unwrap();
+    assert!(found.iter().all(|row| row.stored.row.counts.gross == 100_001), "{found:?}");
+    assert_eq!(found.len(), 6);
+}
+
+/// Sources side by side within a bucket.
+pub async fn a_slice_comes_by_bucket_then_source(store: Store) {
+    let sources = [0, 1, 255, 256, u32::MAX];
+    let minutes = [-3, -1, 0, 2];
+    let mut cells: Vec<_> = minutes.iter().flat_map(|minute| sources.map(|source| (*minute, source))).collect();
+    let expected: Vec<_> = cells
+        .iter()
+        .map(|(start, source)| SliceRow {
+            start: Minute(*start),
+            source: Source(*source),
+            stored: row(i64::from(*start), i64::from(*source)),
+        })
+        .collect();
+    cells.reverse();
+    let rows = cells.iter().map(|(at, source)| (minute("v", *at, *source), row(i64::from(*at), i64::from(*source)))).collect();
+    store.write_rows(rows).await.unwrap();
+    let slice = Slice { entity: Entity::new(Dimension::Video, "v"), tier: Tier::Minute, start: Minute(-3), end: Minute(3) };
+    assert_eq!(store.read_slice(slice).await.unwrap(), expected);
+}
+
+/// No width, a width below nothing, nothing in it.
+pub async fn slices_of_nothing_are_empty(store: Store) {
+    store.write_rows(vec![(minute("v", 5, 0), row(1, 1))]).await.unwrap();
+    for (start, end) in [(5, 5), (6, 4), (6, 9), (0, 5), (i32::MAX, i32::MIN)] {
+        let slice = Slice { entity: Entity::new(Dimension::Video, "v"), tier: Tier::Minute, start: Minute(start), end: Minute(end) };
+        assert_eq!(store.read_slice(slice).await.unwrap(), [], "{start} {end}");
+    }
+}
+
+/// Owners and zombies at once, each with its own order.
+pub async fn concurrent_writers_end_with_the_highest_stamp(store: Store) {
+    let key = |cell: i32| if cell % 2 == 0 { minute("v", cell, 0) } else { hour("v", cell * 60, 0) };
+    let writer = |writer: i64| {
+        let store = Arc::clone(&store);
+        async move {
+            for round in 0..10i64 {
+                // Some writers rise and some fall; all stamps differ.
+                let step = if writer % 2 == 0 { round } else { 9 - round };
+                let stamp = step * 10 + writer;
+                store.write_rows((0..40).map(|cell| (key(cell), row(stamp, stamp))).collect()).await.unwrap();
+            }
+        }
+    };
+    join_all((0..6).map(writer)).await;
+    let rows = store.read_cells((0..40).map(key).collect()).await.unwrap();
+    assert_eq!(rows, vec![Some(row(95, 95)); 40]);
+}
+
+/// As rows do.
+pub async fn checkpoints_keep_the_highest_stamp(store: Store) {
+    for (source, stamp, offset) in [(1, 5, 50), (0, 7, 70), (1, 4, 40), (1, 5, 51), (300, 1, 10), (0, 8, 80)] {
+        store.write_checkpoint(Source(source), checkpoint(stamp, offset)).await.unwrap();
+    }
+    let expected = [(Source(0), checkpoint(8, 80)), (Source(1), checkpoint(5, 50)), (Source(300), checkpoint(1, 10))];
+    assert_eq!(store.read_checkpoints().await.unwrap(), expected);
+}
+
+/// Whole, by the name as it was given.
+pub async fn videos_and_imports_keep_the_last_write(store: Store) {
+    let full = video("t\u{1f3ac}\"\\");
+    for info in [VideoInfo::default(), full.clone()] {
+        store.write_video("v \u{e9}".into(), info.clone()).await.unwrap();
+        assert_eq!(store.read_video("v \u{e9}".into()).await.unwrap(), Some(info));
+    }
+    assert_eq!(store.read_video("v".into()).await.unwrap(), None);
+    for events in [u64::MAX, 3] {
+        store.write_import("0f".into(), progress(events)).await.unwrap();
+        assert_eq!(store.read_import("0f".into()).await.unwrap(), Some(progress(events)));
+    }
+    assert_eq!(store.read_video("0f".into()).await.unwrap(), None);
+}
+
+async fn a_filled_store_reads_back(store: Store) {
+    fill(Arc::clone(&store)).await;
+    is_filled(store).await;
+}
+
+/// Writes something of everything. After a restart, [`is_filled`] holds.
+pub async fn fill(store: Store) {
+    store.write_rows(odd_rows()).await.unwrap();
+    store.write_checkpoint(Source(3), checkpoint(9, 9)).await.unwrap();
+    store.write_video("v".into(), video("t")).await.unwrap();
+    store.write_import("0f".into(), progress(7)).await.unwrap();
+}
+
+/// Everything that [`fill`] wrote is there, and stamps still guard it.
+pub async fn is_filled(store: Store) {
+    for (key, written) in odd_rows() {
+        let older = StoredRow { stamp: Stamp(written.stamp.0.saturating_sub(1)), ..row(0, 77) };
+        store.write_rows(vec![(key.clone(), older)]).await.unwrap();
+        assert_eq!(read(&store, &key).await, Some(written), "{key}");
+    }
+    store.write_checkpoint(Source(3), checkpoint(8, 8)).await.unwrap();
+    assert_eq!(store.read_checkpoints().await.unwrap(), [(Source(3), checkpoint(9, 9))]);
+    assert_eq!(store.read_video("v".into()).await.unwrap(), Some(video("t")));
+    assert_eq!(store.read_import("0f".into()).await.unwrap(), Some(progress(7)));
+}
+
+/// A minute cell of a video.
+pub fn minute(video: &str, minute: i32, source: u32) -> CellKey {
+    cell(Tier::Minute, video, minute, source)
+}
+
+/// The hour cell of a video that holds a minute.
+pub fn hour(video: &str, minute: i32, source: u32) -> CellKey {
+    cell(Tier::Hour, video, minute, source)
+}
+
+/// A row that differs from those of other stamps or counts in every field.
+pub const fn row(stamp: i64, gross: i64) -> StoredRow {
+    let counts = Counts { gross, valid: gross, engaged: -gross };
+    let state = Row { counts, version: Offset(stamp.unsigned_abs()), through: Millis::NEVER, mark: None };
+    StoredRow { stamp: Stamp(stamp), row: state }
+}
+
+/// A checkpoint.
+pub fn checkpoint(stamp: i64, next_offset: u64) -> Checkpoint {
+    Checkpoint {
+        next_offset: Offset(next_offset),
+        warm_from: Offset(next_offset / 2),
+        stamp: Stamp(stamp),
+        clock: Millis(stamp / 1_000),
+        append_time: Millis(stamp / 1_000),
+        closed: Millis::NEVER,
+        adjustments: 1,
+        tally: Tally { counted: next_offset, duplicate: 2, ..Tally::default() },
+        settings: FoldSettings::default(),
+    }
+}
+
+async fn read(store: &Store, key: &CellKey) -> Option<StoredRow> {
+    let rows = store.read_cells(vec![key.clone()]).await.unwrap();
+    assert_eq!(rows.len(), 1);
+    rows[0]
+}
+
+fn cell(tier: Tier, video: &str, minute: i32, source: u32) -> CellKey {
+    CellKey { entity: Entity::new(Dimension::Video, video), bucket: tier.bucket(Minute(minute)), source: Source(source) }
+}
+
+fn space(id: &str, minute: i32) -> CellKey {
+    CellKey { entity: Entity::new(Dimension::Space, id), ..self::minute("v", minute, 0) }
+}
+
+/// Six buckets, the fourth of them starting at 1970.
+fn buckets_around_1970(tier: Tier) -> Vec<Bucket> {
+    let before = |bucket: Bucket| tier.bucket(bucket.start.plus(-1));
+    let first = before(before(before(tier.bucket(Minute(0)))));
+    std::iter::successors(Some(first), |bucket| Some(bucket.next())).take(6).collect()
+}
+
+fn odd_rows() -> Vec<(CellKey, StoredRow)> {
+    let mut rows = Vec::new();
+    let extremes = [i64::MIN, -1, 0, 1, i64::MAX];
+    let entities = [Entity::site(), Entity::new(Dimension::Space, " "), Entity::new(Dimension::Video, &"\u{e9}".repeat(64))];
+    for entity in entities {
+        for tier in Tier::ALL {
+            for (n, at) in (0usize..).zip([Minute::MIN, Minute(-1), Minute(0), Minute(i32::MAX / 60 * 60 - 1), Minute::MAX]) {
+                let (a, b, c) = (extremes[n % 5], extremes[(n + 1) % 5], extremes[(n + 2) % 5]);
+                let counts = Counts { gross: a, valid: b, engaged: c };
+                let mark = (n % 2 == 1).then_some(Mark { offset: Offset(u64::MAX), since: Counts { gross: c, valid: a, engaged: b } });
+                let through = if tier == Tier::Minute { Millis::NEVER } else { Millis(b) };
+                let state = Row { counts, version: Offset(u64::MAX - u64::from(tier.code())), through, mark };
+                let key = CellKey { entity: entity.clone(), bucket: tier.bucket(at), source: Source(u32::MAX) };
+                rows.push((key, StoredRow { stamp: Stamp(c), row: state }));
+            }
+        }
+    }
+    // Far minutes may share a coarse bucket.
+    rows.sort_by(|a, b| a.0.cmp(&b.0));
+    rows.dedup_by(|a, b| a.0 == b.0);
+    rows
+}
+
+fn video(title: &str) -> VideoInfo {
+    VideoInfo {
+        title: Some(title.into()),
+        space_id: Some("s".into()),
+        space_name: Some(String::new()),
+        published_at: Some("2026-11-20T00:00:00Z".into()),
+    }
+}
+
+fn progress(events: u64) -> ImportProgress {
+    ImportProgress { file: "a b.csv".into(), mapping: "ts=ts_ms".into(), events, ends: vec![0, u64::MAX], complete: events == 3 }
+}

@@ -1,4 +1,0 @@
-//! The store on this machine.
-
-/// The embedded store.
-pub struct EmbeddedStore {}

@@ -1,0 +1,149 @@
+//! The store on this machine: one fjall database in one directory.
+//!
+//! Rows come from the owners of sources ([`write_rows`](CountStore::write_rows)), and go to the planner
+//! ([`read_slice`](CountStore::read_slice)) and back to owners that load a cell. Keys and values are those of
+//! [`schemas::cell`] and [`schemas::checkpoint`]; videos and imports are a format byte and JSON.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`open`] | the directory, the settings, what belongs to which log |
+//! | `table` | reading and writing rows: the higher stamp stays |
+//! | `journal` | noticing that the write-ahead journal has lost batches that were acknowledged |
+//! | `failure` | the first fault that nothing but a restart mends |
+//!
+//! Invariants: what was acknowledged is on disk; what can be read is on disk; a row never gives way to a lower or an
+//! equal stamp, whoever writes; damage is an error that names what is damaged, never another number.
+
+mod failure;
+mod journal;
+pub mod open;
+mod table;
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+
+use futures_util::future::BoxFuture;
+use schemas::{CellKey, Checkpoint, LogId, Source, StoredRow};
+use tokio::runtime::Handle;
+
+use open::Inner;
+pub use open::StoreOptions;
+pub use table::Table;
+
+use crate::store::{CountStore, ImportProgress, Slice, SliceRow, StoreError, VideoInfo};
+
+/// The embedded store. A handle: clones share one database, which closes with the last of them.
+#[derive(Clone)]
+pub struct EmbeddedStore(Arc<Inner>);
+
+impl EmbeddedStore {
+    /// Opens the store in a directory, making it if there is none. Blocks while what a crash left is replayed.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherLog`] if it belongs to another log, [`StoreError::Corrupt`] if it has lost what it had
+    /// acknowledged, [`StoreError::Open`] if another program has it open or the disk does not let us.
+    pub fn open(options: StoreOptions) -> Result<Self, StoreError> {
+        let (closing, closed) = mpsc::channel();
+        let inner = Arc::new(Inner::open(options, closing)?);
+        failure::watch(&inner, closed)?;
+        Ok(Self(inner))
+    }
+
+    /// Every cell of a table with its row, by key: for audits. Reads it whole into memory.
+    ///
+    /// # Errors
+    /// If any of it cannot be read.
+    pub fn scan(&self, table: Table) -> Result<Vec<(CellKey, StoredRow)>, StoreError> {
+        self.0.scan(table)
+    }
+
+    /// How often a row or checkpoint came with the stamp of the stored one and other bytes. Anything but 0 is a bug of an owner.
+    pub fn conflicts(&self) -> u64 {
+        self.0.conflicts.load(Ordering::Relaxed)
+    }
+
+    /// Why the store cannot write any more, if it cannot.
+    pub fn failure(&self) -> Option<String> {
+        self.0.failure.get()
+    }
+
+    /// Resolves with the reason when the store cannot write any more; never, as long as it can.
+    pub fn on_failure(&self) -> impl Future<Output = String> + Send + 'static {
+        self.0.failure.wait()
+    }
+
+    /// Writes what is in memory to table files and merges these. Not needed for durability.
+    ///
+    /// # Errors
+    /// If the disk does not let us.
+    pub fn compact(&self) -> Result<(), StoreError> {
+        self.0.compact()
+    }
+
+    /// Bytes on disk, journals included.
+    ///
+    /// # Errors
+    /// If the disk cannot tell.
+    pub fn disk_bytes(&self) -> Result<u64, StoreError> {
+        self.0.disk_bytes()
+    }
+
+    /// Runs `work` where it may block: on the runtime's blocking threads if there is a runtime.
+    fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
+    ) -> BoxFuture<'_, Result<T, StoreError>> {
+        let inner = Arc::clone(&self.0);
+        Box::pin(async move {
+            match Handle::try_current() {
+                Ok(runtime) => {
+                    let done = runtime.spawn_blocking(move || work(&inner)).await;
+                    done.unwrap_or_else(|stopped| Err(self.0.failure.set(format!("a store operation stopped: {stopped}"))))
+                }
+                Err(_) => work(&inner),
+            }
+        })
+    }
+}
+
+impl CountStore for EmbeddedStore {
+    fn read_cells(&self, keys: Vec<CellKey>) -> BoxFuture<'_, Result<Vec<Option<StoredRow>>, StoreError>> {
+        self.blocking(move |store| keys.iter().map(|key| store.read_cell(key)).collect())
+    }
+
+    fn read_slice(&self, slice: Slice) -> BoxFuture<'_, Result<Vec<SliceRow>, StoreError>> {
+        self.blocking(move |store| store.read_slice(&slice))
+    }
+
+    fn write_rows(&self, rows: Vec<(CellKey, StoredRow)>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.blocking(move |store| store.write_rows(rows))
+    }
+
+    fn read_checkpoints(&self) -> BoxFuture<'_, Result<Vec<(Source, Checkpoint)>, StoreError>> {
+        self.blocking(Inner::read_checkpoints)
+    }
+
+    fn write_checkpoint(&self, source: Source, checkpoint: Checkpoint) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.blocking(move |store| store.write_checkpoint(source, &checkpoint))
+    }
+
+    fn read_video(&self, video_id: String) -> BoxFuture<'_, Result<Option<VideoInfo>, StoreError>> {
+        self.blocking(move |store| store.read_note(&store.videos, "video", &video_id))
+    }
+
+    fn write_video(&self, video_id: String, info: VideoInfo) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.blocking(move |store| store.write_note(&store.videos, "video", &video_id, &info))
+    }
+
+    fn read_import(&self, content: String) -> BoxFuture<'_, Result<Option<ImportProgress>, StoreError>> {
+        self.blocking(move |store| store.read_note(&store.imports, "import", &content))
+    }
+
+    fn write_import(&self, content: String, progress: ImportProgress) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.blocking(move |store| store.write_note(&store.imports, "import", &content, &progress))
+    }
+
+    fn log_id(&self) -> LogId {
+        self.0.log_id.clone()
+    }
+}

@@ -1,0 +1,228 @@
+//! Reading and writing rows: the higher stamp stays, and every byte read is checked.
+
+use std::fmt::Display;
+use std::io::ErrorKind;
+use std::sync::atomic::Ordering;
+
+use fjall::{Keyspace, PersistMode};
+use schemas::cell::key_range;
+use schemas::{CellKey, Checkpoint, Source, Stamp, StoredRow, Tier};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::journal::{self, BATCH_KEY};
+use super::open::{Inner, Writer};
+use crate::store::{Slice, SliceRow, StoreError};
+
+/// The two tables of cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// Hour, day and year cells.
+    Rollup,
+    /// Minute cells.
+    ByMinute,
+}
+
+impl Table {
+    /// The table of a tier's cells.
+    pub const fn of(tier: Tier) -> Self {
+        match tier {
+            Tier::Minute => Self::ByMinute,
+            Tier::Hour | Tier::Day | Tier::Year => Self::Rollup,
+        }
+    }
+}
+
+/// So many rows become durable at once. It bounds the memory of one batch; a larger set takes several.
+const BATCH_ROWS: usize = 20_000;
+const NOTE_FORMAT: u8 = 1;
+const NAME_BYTES: usize = 65_535;
+
+/// A value to write: where, under which key, what.
+type Change<'a> = (&'a Keyspace, Vec<u8>, Vec<u8>);
+
+impl Inner {
+    const fn table(&self, table: Table) -> &Keyspace {
+        match table {
+            Table::Rollup => &self.views_rollup,
+            Table::ByMinute => &self.views_by_minute,
+        }
+    }
+
+    pub(super) fn read_cell(&self, key: &CellKey) -> Result<Option<StoredRow>, StoreError> {
+        let stored = self.get(self.table(Table::of(key.bucket.tier)), &key.encode(), key)?;
+        stored.map(|bytes| StoredRow::decode(&bytes).map_err(|error| damaged(key, &error))).transpose()
+    }
+
+    pub(super) fn read_slice(&self, slice: &Slice) -> Result<Vec<SliceRow>, StoreError> {
+        let (low, high) = key_range(&slice.entity, slice.tier, slice.start, slice.end);
+        if low >= high {
+            return Ok(Vec::new());
+        }
+        let table = Table::of(slice.tier);
+        let rows = self.table(table).range(low..high).map(|entry| {
+            let (key, stored) = self.cell(table, entry, &slice.entity)?;
+            Ok(SliceRow { start: key.bucket.start, source: key.source, stored })
+        });
+        rows.collect()
+    }
+
+    pub(super) fn scan(&self, table: Table) -> Result<Vec<(CellKey, StoredRow)>, StoreError> {
+        self.table(table).iter().map(|entry| self.cell(table, entry, &"a cell")).collect()
+    }
+
+    fn cell(&self, table: Table, entry: fjall::Guard, what: &dyn Display) -> Result<(CellKey, StoredRow), StoreError> {
+        let (key, value) = entry.into_inner().map_err(|error| self.fault(what, &error))?;
+        let key = CellKey::decode(&key, table == Table::ByMinute).map_err(|error| damaged(&format!("{what} ({key:?})"), &error))?;
+        let row = StoredRow::decode(&value).map_err(|error| damaged(&key, &error))?;
+        Ok((key, row))
+    }
+
+    pub(super) fn write_rows(&self, rows: Vec<(CellKey, StoredRow)>) -> Result<(), StoreError> {
+        // By table and key, so that neighbours are read together; of one cell's rows the highest stamp comes last.
+        let mut rows: Vec<_> = rows.into_iter().map(|(key, row)| (Table::of(key.bucket.tier), key.encode(), row, key)).collect();
+        rows.sort_by(|a, b| (a.0, &a.1, a.2.stamp).cmp(&(b.0, &b.1, b.2.stamp)));
+        let mut writer = self.writer()?;
+        for rows in rows.chunks(BATCH_ROWS) {
+            let mut changes = Vec::with_capacity(rows.len());
+            for cell in rows.chunk_by(|a, b| (a.0, &a.1) == (b.0, &b.1)) {
+                let mut kept = self.read_cell_of(cell)?;
+                let before = kept;
+                for (.., row, key) in cell {
+                    if self.supersedes(key, kept.as_ref().map(|kept| (kept.stamp, kept)), (row.stamp, row)) {
+                        kept = Some(*row);
+                    }
+                }
+                if let (Some((table, encoded, ..)), Some(row)) = (cell.first(), kept.filter(|_| kept != before)) {
+                    changes.push((self.table(*table), encoded.clone(), row.encode()));
+                }
+            }
+            self.commit(&mut writer, changes)?;
+        }
+        Ok(())
+    }
+
+    fn read_cell_of(&self, cell: &[(Table, Vec<u8>, StoredRow, CellKey)]) -> Result<Option<StoredRow>, StoreError> {
+        cell.first().map_or(Ok(None), |(.., key)| self.read_cell(key))
+    }
+
+    /// Whether `new` replaces `old`: its stamp is higher. Equal stamps with other content are a bug of an owner, which is counted.
+    fn supersedes<T: PartialEq>(&self, key: &dyn Display, old: Option<(Stamp, &T)>, new: (Stamp, &T)) -> bool {
+        let Some(old) = old else { return true };
+        if old.0 == new.0 && old.1 != new.1 {
+            self.conflicts.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(%key, stamp = old.0.0, "two owners wrote different states for one stamp; the first is kept");
+        }
+        old.0 < new.0
+    }
+
+    pub(super) fn read_checkpoints(&self) -> Result<Vec<(Source, Checkpoint)>, StoreError> {
+        let what = "a checkpoint";
+        let read = |entry: fjall::Guard| {
+            let (key, value) = entry.into_inner().map_err(|error| self.fault(&what, &error))?;
+            let source = <[u8; 4]>::try_from(&*key).map_err(|_| damaged(&what, &format!("key {key:?}")))?;
+            let source = Source(u32::from_be_bytes(source));
+            Ok((source, decode_checkpoint(source, &value)?))
+        };
+        self.checkpoints.iter().map(read).collect()
+    }
+
+    pub(super) fn write_checkpoint(&self, source: Source, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+        let mut writer = self.writer()?;
+        let key = source.0.to_be_bytes();
+        let what = format!("the checkpoint of source {source}");
+        let old = self.get(&self.checkpoints, &key, &what)?.map(|bytes| decode_checkpoint(source, &bytes)).transpose()?;
+        if !self.supersedes(&what, old.as_ref().map(|old| (old.stamp, old)), (checkpoint.stamp, checkpoint)) {
+            return Ok(());
+        }
+        self.commit(&mut writer, vec![(&self.checkpoints, key.to_vec(), checkpoint.encode())])
+    }
+
+    pub(super) fn read_note<T: DeserializeOwned>(&self, notes: &Keyspace, kind: &str, name: &str) -> Result<Option<T>, StoreError> {
+        let what = format!("{kind} {name}");
+        if !is_name(name) {
+            return Ok(None);
+        }
+        let Some(bytes) = self.get(notes, name.as_bytes(), &what)? else { return Ok(None) };
+        match bytes.split_first() {
+            Some((&NOTE_FORMAT, json)) => serde_json::from_slice(json).map(Some).map_err(|error| damaged(&what, &error)),
+            Some((format, _)) => Err(damaged(&what, &format!("format {format} is not known; was it written by a newer tallymark?"))),
+            None => Err(damaged(&what, &"no bytes")),
+        }
+    }
+
+    pub(super) fn write_note<T: Serialize>(&self, notes: &Keyspace, kind: &str, name: &str, note: &T) -> Result<(), StoreError> {
+        if !is_name(name) {
+            return Err(StoreError::Unavailable(format!("a {kind} needs a name of 1 to {NAME_BYTES} bytes")));
+        }
+        let mut bytes = vec![NOTE_FORMAT];
+        serde_json::to_writer(&mut bytes, note).map_err(|error| StoreError::Unavailable(format!("{kind} {name}: {error}")))?;
+        let mut writer = self.writer()?;
+        self.commit(&mut writer, vec![(notes, name.as_bytes().to_vec(), bytes)])
+    }
+
+    /// Makes changes durable, all or none, and only then visible.
+    fn commit(&self, writer: &mut Writer, changes: Vec<Change<'_>>) -> Result<(), StoreError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let failed = |error: &dyn Display| self.failure.set(format!("{error}; is the disk full or broken?"));
+        let number = writer.next_batch;
+        let journal = journal::newest(&self.dir.join("db")).map_err(|error| failed(&error))?;
+        let mut batch = self.db.batch().durability(Some(PersistMode::SyncData));
+        batch.insert(&self.meta, BATCH_KEY, number.to_be_bytes());
+        for (keyspace, key, value) in changes {
+            batch.insert(keyspace, key, value);
+        }
+        batch.commit().map_err(|error| failed(&error))?;
+        writer.next_batch = number.saturating_add(1);
+        journal::note(&self.dir, journal, number);
+        Ok(())
+    }
+
+    fn get(&self, keyspace: &Keyspace, key: &[u8], what: &dyn Display) -> Result<Option<fjall::UserValue>, StoreError> {
+        keyspace.get(key).map_err(|error| self.fault(what, &error))
+    }
+
+    /// What a failed read means: bytes that are wrong are damage, and a disk that does not answer is a failure.
+    fn fault(&self, what: &dyn Display, error: &fjall::Error) -> StoreError {
+        let io = match error {
+            fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io)) => io,
+            fjall::Error::Poisoned => return self.failure.set(error.to_string()),
+            _ => return damaged(what, error),
+        };
+        match io.kind() {
+            ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::NotFound => damaged(what, error),
+            _ => StoreError::Unavailable(format!("{what} cannot be read: {io}")),
+        }
+    }
+
+    pub(super) fn compact(&self) -> Result<(), StoreError> {
+        self.failure.check()?;
+        let tables = [&self.meta, &self.views_by_minute, &self.views_rollup, &self.checkpoints, &self.videos, &self.imports];
+        tables
+            .into_iter()
+            .try_for_each(|table| {
+                table.rotate_memtable_and_wait()?;
+                table.major_compact()
+            })
+            .map_err(|error| self.fault(&"a table", &error))
+    }
+
+    pub(super) fn disk_bytes(&self) -> Result<u64, StoreError> {
+        self.db.disk_space().map_err(|error| self.fault(&"the size on disk", &error))
+    }
+}
+
+/// What the database takes as a key.
+const fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= NAME_BYTES
+}
+
+fn decode_checkpoint(source: Source, bytes: &[u8]) -> Result<Checkpoint, StoreError> {
+    Checkpoint::decode(bytes).map_err(|error| damaged(&format!("the checkpoint of source {source}"), &error))
+}
+
+fn damaged(what: &dyn Display, error: &dyn Display) -> StoreError {
+    StoreError::Corrupt(format!("{what}: {error}"))
+}

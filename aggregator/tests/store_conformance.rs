@@ -1,0 +1,71 @@
+//! The embedded store does what every store must do.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use aggregator::conformance::{self, Store};
+use aggregator::embedded::{StoreOptions, Table};
+use aggregator::{CountStore, EmbeddedStore, StoreError};
+use schemas::LogId;
+
+fn open(dir: &Path) -> EmbeddedStore {
+    EmbeddedStore::open(StoreOptions::new(dir, LogId("log".into()))).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_keeps_every_claim() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = std::cell::Cell::new(0);
+    conformance::all(async || {
+        opened.set(opened.get() + 1);
+        let store: Store = Arc::new(open(&dir.path().join(opened.get().to_string())));
+        store
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn everything_survives_a_reopening_and_being_moved_to_tables() {
+    let dir = tempfile::tempdir().unwrap();
+    conformance::fill(Arc::new(open(dir.path()))).await;
+    conformance::is_filled(Arc::new(open(dir.path()))).await;
+    let store = open(dir.path());
+    store.compact().unwrap();
+    conformance::is_filled(Arc::new(store)).await;
+    conformance::is_filled(Arc::new(open(dir.path()))).await;
+}
+
+#[tokio::test]
+async fn a_store_of_another_log_is_refused_by_both_names() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let error = EmbeddedStore::open(StoreOptions::new(dir.path(), LogId("other".into()))).err().unwrap();
+    assert!(matches!(&error, StoreError::OtherLog { stored, asked } if &*stored.0 == "log" && &*asked.0 == "other"), "{error}");
+    assert_eq!(open(dir.path()).log_id(), LogId("log".into()));
+}
+
+#[tokio::test]
+async fn a_scan_finds_all_cells_and_conflicts_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let (minute, hour) = (conformance::minute("v", 61, 0), conformance::hour("v", 61, 0));
+    let rows = vec![(minute.clone(), conformance::row(1, 1)), (hour.clone(), conformance::row(1, 2))];
+    store.write_rows(rows.clone()).await.unwrap();
+    store.write_rows(rows).await.unwrap();
+    assert_eq!(store.conflicts(), 0);
+    store.write_rows(vec![(minute.clone(), conformance::row(1, 9))]).await.unwrap();
+    store.write_checkpoint(schemas::Source(0), conformance::checkpoint(1, 1)).await.unwrap();
+    store.write_checkpoint(schemas::Source(0), conformance::checkpoint(1, 2)).await.unwrap();
+    assert_eq!(store.conflicts(), 2);
+    assert_eq!(store.scan(Table::ByMinute).unwrap(), [(minute, conformance::row(1, 1))]);
+    assert_eq!(store.scan(Table::Rollup).unwrap(), [(hour, conformance::row(1, 2))]);
+}
+
+#[test]
+fn without_a_runtime_calls_block() {
+    let dir = tempfile::tempdir().unwrap();
+    let store: Store = Arc::new(open(dir.path()));
+    let call = std::pin::pin!(conformance::fill(Arc::clone(&store)));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(call.poll(&mut context).is_ready());
+}
