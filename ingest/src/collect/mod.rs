@@ -1,1 +1,195 @@
-//! The HTTP collector.
+//! The HTTP collector: `POST /v1/events[?historical=true]`, answered when the log has the events durably.
+//!
+//! ```text
+//! query, headers ──> request::Ask          refused: 400 405 415
+//! body ──> intake::Intake                  refused: 408 413 503
+//!      ──> batch::sort_out ──> Batch       refused: 400 413, or single events in the answer
+//!      ──> EventLog::append, all sources at once ──> 202, or 503 and when to come back
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`request`] | [`request::Ask`]: query string and headers |
+//! | `intake` | the body under its limits |
+//! | [`body`] | the body as the raw bytes of its events, in any form |
+//! | [`batch`] | what to append where, and a verdict on each event |
+//! | [`error`] | [`CollectError`], and what it is in HTTP |
+//! | [`metrics`] | [`Metrics`] |
+//!
+//! The answer to a good request is `{"accepted":n,"rejected_total":m,"rejected":[{"index":i,"reason":"..","detail":".."}]}`;
+//! `rejected` names the first [`batch::MAX_REJECTED_SHOWN`] refused events.
+//!
+//! Memory: bodies hold at most [`Limits::max_in_flight_bytes`], and the records made from them as much again. There is no
+//! queue: what does not fit is refused with `Retry-After`. Once a body is complete its events are appended whether or not
+//! the client stays.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use futures_util::future::join_all;
+use schemas::partition::Partitioner;
+use serde::Serialize;
+
+use crate::{EventLog, Problem};
+
+pub mod batch;
+pub mod body;
+pub mod error;
+mod intake;
+pub mod metrics;
+pub mod request;
+
+pub use error::CollectError;
+pub use metrics::Metrics;
+
+use batch::{Append, Batch, Rejected};
+use intake::{Budget, Intake};
+use request::Ask;
+
+/// A body longer than this is decoded away from the threads that serve connections.
+const INLINE_BODY_BYTES: usize = 256 * 1024;
+
+/// How much the collector takes at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest body of one request, in bytes.
+    pub max_body_bytes: usize,
+    /// The bytes that the bodies of all requests may hold together, from arrival to answer. Less than
+    /// [`Limits::max_body_bytes`] and the longest bodies can never be taken.
+    pub max_in_flight_bytes: u32,
+    /// The most events of one request.
+    pub max_events: usize,
+    /// How long a body may take to arrive.
+    pub body_timeout: Duration,
+}
+
+impl Default for Limits {
+    /// 8 MiB a body, 64 MiB of bodies, 50,000 events, 30 s.
+    fn default() -> Self {
+        Self {
+            max_body_bytes: 8 * 1024 * 1024,
+            max_in_flight_bytes: 64 * 1024 * 1024,
+            max_events: 50_000,
+            body_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Takes events in over HTTP and puts them on the log.
+pub struct Collector {
+    log: Arc<dyn EventLog>,
+    partitioner: Partitioner,
+    limits: Limits,
+    metrics: Metrics,
+    budget: Budget,
+}
+
+/// The answer to a request of which at least one event was taken.
+#[derive(Debug, Serialize)]
+struct Accepted {
+    accepted: u64,
+    rejected_total: u64,
+    rejected: Vec<Rejected>,
+}
+
+impl Collector {
+    /// A collector for `log`; `partitioner` is the log's own.
+    pub fn new(log: Arc<dyn EventLog>, partitioner: Partitioner, limits: Limits) -> Self {
+        let metrics = Metrics::default();
+        let budget = Budget::new(limits.max_in_flight_bytes, metrics.in_flight_bytes.clone());
+        Self { log, partitioner, limits, metrics, budget }
+    }
+
+    /// Its metrics, to be registered.
+    pub const fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Resolves when no request is being worked on, also none whose client has gone. Call it after the server has stopped
+    /// and before the log is closed.
+    pub async fn drained(&self) {
+        self.budget.all_free().await;
+    }
+
+    async fn collect(self: Arc<Self>, request: Request) -> Result<Accepted, CollectError> {
+        let (head, body) = request.into_parts();
+        let ask = Ask::read(&head.uri, &head.headers)?;
+        let Limits { max_body_bytes, body_timeout, .. } = self.limits;
+        let intake = Intake::read(body, ask.content_length, max_body_bytes, body_timeout, &self.budget).await?;
+        self.metrics.body_read(intake.bytes.len());
+        // A task of its own, so that the outcome does not depend on the connection.
+        tokio::spawn(self.settle(ask, intake)).await.unwrap_or(Err(CollectError::Broken))
+    }
+
+    /// Sorts out a complete body and appends it.
+    async fn settle(self: Arc<Self>, ask: Ask, intake: Intake) -> Result<Accepted, CollectError> {
+        // The share is held until the records made from the bytes are the log's.
+        let Intake { bytes, share: _share } = intake;
+        let batch = if bytes.len() > INLINE_BODY_BYTES {
+            let this = Arc::clone(&self);
+            tokio::task::spawn_blocking(move || this.sort_out(ask, &bytes)).await.unwrap_or(Err(CollectError::Broken))?
+        } else {
+            self.sort_out(ask, &bytes)?
+        };
+        for (reason, events) in &batch.rejected.by_reason {
+            self.metrics.rejected(reason, *events);
+        }
+        if batch.appends.is_empty() {
+            return Err(CollectError::NoUsableEvent(batch.rejected));
+        }
+        let accepted = self.append(batch.appends).await?;
+        Ok(Accepted { accepted, rejected_total: batch.rejected.total(), rejected: batch.rejected.shown })
+    }
+
+    fn sort_out(&self, ask: Ask, bytes: &[u8]) -> Result<Batch, CollectError> {
+        Ok(batch::sort_out(ask.form, bytes, &self.partitioner, self.limits.max_events, ask.historical)?)
+    }
+
+    /// Appends to all sources at once and waits for all of them; the number of events, if every source took its own.
+    async fn append(&self, appends: Vec<Append>) -> Result<u64, CollectError> {
+        let started = Instant::now();
+        let outcomes = join_all(appends.into_iter().map(|Append { source, records, events }| async move {
+            let outcome = self.log.append(source, records).await;
+            outcome.map(|_| events)
+        }))
+        .await;
+        self.metrics.appended(started.elapsed().as_secs_f64());
+        let taken = outcomes.iter().flatten().sum();
+        self.metrics.accepted(taken);
+        match outcomes.into_iter().find_map(Result::err) {
+            None => Ok(taken),
+            Some(error) => {
+                tracing::warn!(%error, taken, "the log did not take a request's events");
+                Err(CollectError::Log { error, partly: taken > 0 })
+            }
+        }
+    }
+
+    fn respond(&self, outcome: Result<Accepted, CollectError>) -> Response {
+        let response = match outcome {
+            Ok(accepted) => (StatusCode::ACCEPTED, Json(accepted)).into_response(),
+            Err(error) => Problem::from(error).into_response(),
+        };
+        self.metrics.answered(response.status().as_u16());
+        response
+    }
+}
+
+/// The collector's route, `/v1/events`.
+pub fn router(collector: Arc<Collector>) -> Router {
+    Router::new().route("/v1/events", post(post_events).fallback(other_method)).with_state(collector)
+}
+
+async fn post_events(State(collector): State<Arc<Collector>>, request: Request) -> Response {
+    let outcome = Arc::clone(&collector).collect(request).await;
+    collector.respond(outcome)
+}
+
+async fn other_method(State(collector): State<Arc<Collector>>) -> Response {
+    collector.respond(Err(CollectError::Method))
+}
