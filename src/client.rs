@@ -1,0 +1,185 @@
+//! The client's side of the HTTP API: what `import`, `tap` and `status` ask a server.
+//!
+//! Errors say what failed and what to do; whether to try again is the caller's decision.
+
+use std::time::Duration;
+
+use aggregator::ImportProgress;
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+/// A server by its address.
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    base: Url,
+    http: reqwest::Client,
+}
+
+/// Why a server did not answer as asked.
+#[derive(Debug, Error)]
+pub(crate) enum ClientError {
+    /// No answer. Whether the request did anything is not known.
+    #[error("no answer from {url}: {detail}")]
+    Unreachable { url: String, detail: String },
+    /// It answered with an error.
+    #[error("{url} answered {status}: {detail}")]
+    Refused { url: String, status: u16, detail: String, retry_after: Option<Duration>, body: serde_json::Value },
+    /// It answered with something else than this program knows.
+    #[error("{url} answered with something unexpected ({detail}); is it a Tallymark of this version?")]
+    Unexpected { url: String, detail: String },
+    /// It is no address.
+    #[error("{0}")]
+    Address(String),
+}
+
+/// The verdicts on one `POST /v1/events`.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Accepted {
+    /// So many events are durable in the log.
+    pub(crate) accepted: u64,
+    /// The others.
+    #[serde(default)]
+    pub(crate) rejected: Vec<RejectedEvent>,
+}
+
+/// One event that was not taken.
+#[derive(Debug, Deserialize)]
+pub(crate) struct RejectedEvent {
+    /// Its place in the request, from 0.
+    pub(crate) index: usize,
+    pub(crate) reason: String,
+    #[serde(default)]
+    pub(crate) detail: String,
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl Server {
+    /// A server at an `http://` address.
+    ///
+    /// # Errors
+    /// If it is no such address.
+    pub(crate) fn at(url: &str) -> Result<Self, ClientError> {
+        let bad = |detail: &str| {
+            ClientError::Address(format!("{url:?} is not a server's address ({detail}); give one such as http://127.0.0.1:8080"))
+        };
+        let mut base: Url = url.parse().map_err(|_| bad("not a URL"))?;
+        match base.scheme() {
+            "http" => {}
+            "https" => return Err(bad("https needs a proxy that speaks it; this program speaks http")),
+            _ => return Err(bad("it does not start with http://")),
+        }
+        if !base.path().ends_with('/') {
+            base.set_path(&format!("{}/", base.path()));
+        }
+        let http =
+            reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy().build().map_err(|error| bad(&error.to_string()))?;
+        Ok(Self { base, http })
+    }
+
+    /// Its address, for people.
+    pub(crate) fn address(&self) -> &str {
+        self.base.as_str().trim_end_matches('/')
+    }
+
+    /// Puts events, one JSON object a line, into the log.
+    pub(crate) async fn post_events(&self, body: bytes::Bytes, historical: bool) -> Result<Accepted, ClientError> {
+        let url = self.url(if historical { "v1/events?historical=true" } else { "v1/events" })?;
+        let request = self.http.post(url).header("content-type", "application/x-ndjson").body(body);
+        match self.json(request).await {
+            // None of them could be used: a refusal to the sender of one, a verdict for a file.
+            Err(ClientError::Refused { status: 400, body, .. })
+                if body.get("rejected").is_some_and(|list| list.as_array().is_some_and(|l| !l.is_empty())) =>
+            {
+                let rejected = body.get("rejected").cloned().unwrap_or_default();
+                let rejected = serde_json::from_value(rejected).map_err(|error| self.unexpected("v1/events", &error.to_string()))?;
+                Ok(Accepted { accepted: 0, rejected })
+            }
+            answer => answer,
+        }
+    }
+
+    /// How every source stands.
+    pub(crate) async fn status(&self) -> Result<serde_json::Value, ClientError> {
+        self.json(self.http.get(self.url("v1/status")?)).await
+    }
+
+    /// Whether it is ready to take and answer requests.
+    pub(crate) async fn ready(&self) -> Result<(), ClientError> {
+        self.answer(self.http.get(self.url("readyz")?)).await.map(drop)
+    }
+
+    /// How far a file has been imported, if at all.
+    pub(crate) async fn import_progress(&self, content: &str) -> Result<Option<ImportProgress>, ClientError> {
+        match self.json(self.http.get(self.url(&format!("v1/imports/{content}"))?)).await {
+            Err(ClientError::Refused { status: 404, .. }) => Ok(None),
+            answer => answer.map(Some),
+        }
+    }
+
+    /// Notes how far a file has been imported.
+    pub(crate) async fn put_import_progress(&self, content: &str, progress: &ImportProgress) -> Result<(), ClientError> {
+        let url = self.url(&format!("v1/imports/{content}"))?;
+        self.answer(self.http.put(url).json(progress)).await.map(drop)
+    }
+
+    /// Decoded records of a source from an offset on, one JSON object a line, as far as one answer goes.
+    pub(crate) async fn records(&self, source: u32, from: u64, limit: usize, video: Option<&str>) -> Result<Response, ClientError> {
+        let mut url = self.url("v1/records")?;
+        url.query_pairs_mut()
+            .append_pair("source", &source.to_string())
+            .append_pair("from", &from.to_string())
+            .append_pair("limit", &limit.to_string());
+        if let Some(video) = video {
+            url.query_pairs_mut().append_pair("video", video);
+        }
+        self.answer(self.http.get(url)).await
+    }
+
+    fn url(&self, path: &str) -> Result<Url, ClientError> {
+        self.base.join(path).map_err(|error| ClientError::Address(format!("{path:?}: {error}")))
+    }
+
+    fn unexpected(&self, path: &str, detail: &str) -> ClientError {
+        ClientError::Unexpected { url: format!("{}/{path}", self.address()), detail: detail.to_owned() }
+    }
+
+    async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
+        let response = self.answer(request).await?;
+        let url = response.url().to_string();
+        let bytes = response.bytes().await.map_err(|error| unreachable(&url, &error))?;
+        serde_json::from_slice(&bytes).map_err(|error| ClientError::Unexpected { url, detail: error.to_string() })
+    }
+
+    /// Sends a request; an answer that is no success is an error.
+    async fn answer(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        let response = request.timeout(ANSWER_TIMEOUT).send().await.map_err(|error| unreachable(self.address(), &error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let url = response.url().to_string();
+        let retry_after = retry_after(&response);
+        let text = response.text().await.unwrap_or_default();
+        let body: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let detail = body.get("detail").and_then(serde_json::Value::as_str).map_or_else(|| text.chars().take(200).collect(), str::to_owned);
+        Err(ClientError::Refused { url, status: status.as_u16(), detail, retry_after, body })
+    }
+}
+
+fn retry_after(response: &Response) -> Option<Duration> {
+    let seconds = response.headers().get("retry-after")?.to_str().ok()?.parse().ok()?;
+    (response.status() != StatusCode::OK).then(|| Duration::from_secs(seconds))
+}
+
+fn unreachable(url: &str, error: &reqwest::Error) -> ClientError {
+    // The innermost cause says most: "connection refused" rather than "error sending request".
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    ClientError::Unreachable { url: url.to_owned(), detail: cause.to_string() }
+}
