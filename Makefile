@@ -1,0 +1,52 @@
+# Tallymark: what one does with it. `make help` lists the targets.
+
+CARGO ?= cargo
+SEEDS ?= 10000
+SECONDS ?= 30
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check soak sim bench fuzz lint needs-cargo needs-cc needs-python needs-fuzz
+
+help: ## List the targets.
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+
+run: needs-cargo needs-cc ## Build for speed and run everything on http://127.0.0.1:8080, data in ./data (more options: ARGS=...).
+	$(CARGO) run --release --quiet --bin tallymark -- run $(ARGS)
+
+test: needs-cargo needs-cc needs-python ## Run every test.
+	$(CARGO) test --workspace
+
+check: needs-cargo needs-cc ## The tests that need nothing but this machine, and the lints: about 5 minutes.
+	$(CARGO) test --workspace --lib --bins
+	$(MAKE) --no-print-directory lint
+
+soak: needs-cargo needs-cc ## Run SEEDS=n schedules of the simulation (10000).
+	TALLYMARK_SIM_SEEDS=$(SEEDS) $(CARGO) test --release --test simulation -- --nocapture
+
+sim: needs-cargo needs-cc ## Repeat one schedule of the simulation: SEED=n.
+	@test -n "$(SEED)" || { echo 'Say which: make sim SEED=n'; exit 2; }
+	TALLYMARK_SIM_SEED=$(SEED) $(CARGO) test --release --test simulation -- --nocapture
+
+bench: needs-cargo needs-cc ## Measure; prints each figure with its unit.
+	$(CARGO) run --release --quiet --package tallymark-bench
+
+fuzz: needs-cargo needs-fuzz ## Fuzz every target for SECONDS=n (30).
+	cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(SECONDS) || exit 1; done
+
+lint: needs-cargo ## Formatting and lints.
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+# Each need names the one line that installs it.
+needs-cargo:
+	@command -v $(CARGO) >/dev/null || { echo "Rust is missing. Install it with: curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y"; exit 2; }
+
+needs-cc:
+	@command -v cc >/dev/null || { echo 'A C compiler is missing. Install it with: sudo apt-get install -y gcc libc6-dev   (macOS: xcode-select --install)'; exit 2; }
+
+needs-python:
+	@command -v python3 >/dev/null || { echo 'python3 is missing (counts are compared with its sqlite3). Install it with: sudo apt-get install -y python3'; exit 2; }
+
+needs-fuzz:
+	@$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || { echo 'cargo-fuzz is missing. Install it with: rustup toolchain install nightly && cargo install cargo-fuzz'; exit 2; }
