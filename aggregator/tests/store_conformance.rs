@@ -1,5 +1,7 @@
 //! The embedded store does what every store must do.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::Path;
 use std::sync::Arc;
 

@@ -7,13 +7,13 @@
 //! the numbers must follow each other without a gap and reach the noted one.
 //!
 //! The note is not synced. After a power cut it may be old, which makes the check weaker and never wrong.
-//! Damage inside an entry is found by the database itself, by checksum.
+//! Damage in what was not acknowledged yet is left to the database.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use super::open::cannot_open;
 use crate::store::StoreError;
@@ -44,13 +44,13 @@ pub(super) fn note(dir: &Path, journal: u64, batch: u64) {
 pub(super) fn check(dir: &Path, db: &Path) -> Result<(), StoreError> {
     let io = |error: io::Error| cannot_open(dir, &error);
     let journals = journals(db).map_err(io)?;
-    let mut last = None;
+    let mut last: Option<Batch> = None;
     for (_, path) in &journals {
-        for number in batches(path).map_err(io)? {
-            if let Some(last) = last.filter(|last: &u64| last.checked_add(1) != Some(number)) {
-                return Err(lost(&format!("{} goes on with batch {number} after batch {last}", path.display())));
+        for batch in batches(path).map_err(io)? {
+            if let Some(last) = last.filter(|last| !last.is_followed_by(batch)) {
+                return Err(lost(&format!("{} goes on with batch {} after batch {}", path.display(), batch.number, last.number)));
             }
-            last = Some(number);
+            last = Some(batch);
         }
     }
     let Some((journal, batch)) = read_note(dir).map_err(io)? else { return Ok(()) };
@@ -62,7 +62,7 @@ pub(super) fn check(dir: &Path, db: &Path) -> Result<(), StoreError> {
     }
     // A journal goes when all its batches are in tables; as long as it is there, so are they and all later ones.
     let is_here = journals.iter().any(|(id, _)| *id == journal);
-    match last.unwrap_or(0) {
+    match last.map_or(0, |batch| batch.number) {
         last if is_here && last < batch => Err(lost(&format!("{} ends with batch {last}, and {batch} were acknowledged", path.display()))),
         _ => Ok(()),
     }
@@ -104,72 +104,106 @@ fn journals(db: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(journals)
 }
 
-/// The numbers of the whole batches in a journal, up to the first byte that is no entry.
-fn batches(path: &Path) -> io::Result<Vec<u64>> {
-    let mut entries = Entries(BufReader::with_capacity(1 << 16, File::open(path)?));
-    let mut numbers = Vec::new();
-    let mut open = None;
-    let mut is_first = false;
+/// A whole batch in a journal.
+#[derive(Clone, Copy)]
+struct Batch {
+    /// Our number of it.
+    number: u64,
+    /// The database's sequence number, which orders it among all writes. No checksum covers it.
+    seqno: u64,
+}
+
+impl Batch {
+    const fn is_followed_by(self, next: Self) -> bool {
+        self.number.saturating_add(1) == next.number && self.seqno < next.seqno
+    }
+}
+
+/// The whole batches in a journal, up to the first that is damaged or torn.
+fn batches(path: &Path) -> io::Result<Vec<Batch>> {
+    let mut entries = Entries { file: BufReader::with_capacity(1 << 16, File::open(path)?), hash: Xxh3Default::new() };
+    let mut found = Vec::new();
     loop {
-        match entries.next() {
-            Ok(Entry::Start) => (open, is_first) = (None, true),
-            Ok(Entry::Item { number }) => {
-                if is_first {
-                    open = number;
-                }
-                is_first = false;
-            }
-            Ok(Entry::End) => numbers.extend(open.take()),
-            Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) => return Ok(numbers),
+        match entries.batch() {
+            Ok(batch) => found.push(batch),
+            Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) => return Ok(found),
             Err(error) => return Err(error),
         }
     }
 }
 
-/// Entries of a journal of the database's format 3: a tag, then fixed fields, little-endian.
-struct Entries(BufReader<File>);
-
-enum Entry {
-    Start,
-    Item { number: Option<u64> },
-    End,
+/// The entries of a journal of the database's format 3: a tag and fixed fields, little-endian.
+///
+/// ```text
+/// 1  items: u32   sequence number: u64
+/// 2  kind: u8 = 0   compression: u8 = 0   table: u64   key length: u16   value length: u32, twice   key   value
+/// 3  XXH3-64 of all items: u64   "FJL" 3
+/// ```
+struct Entries {
+    file: BufReader<File>,
+    hash: Xxh3Default,
 }
 
+const START: u8 = 1;
+const ITEM: u8 = 2;
+const END: u8 = 3;
+const TRAILER: [u8; 4] = [b'F', b'J', b'L', 3];
+
 impl Entries {
-    fn next(&mut self) -> io::Result<Entry> {
-        match self.array()? {
-            // Start: u32 items, u64 sequence number.
-            [1u8] => self.array::<12>().map(|_| Entry::Start),
-            [2] => self.item(),
-            // End: u64 checksum, then a trailer.
-            [3] => match self.array::<12>()? {
-                [.., b'F', b'J', b'L', 3] => Ok(Entry::End),
-                _ => Err(io::ErrorKind::InvalidData.into()),
-            },
-            _ => Err(io::ErrorKind::InvalidData.into()),
+    fn batch(&mut self) -> io::Result<Batch> {
+        self.tag(START)?;
+        let items = u32::from_le_bytes(self.array()?);
+        let seqno = u64::from_le_bytes(self.array()?);
+        self.hash.reset();
+        let number = self.item()?;
+        for _ in 1..items {
+            self.item()?;
+        }
+        let hash = self.hash.digest();
+        self.tag(END)?;
+        whole(u64::from_le_bytes(self.array()?) == hash && self.array()? == TRAILER)?;
+        Ok(Batch { number: number.ok_or(io::ErrorKind::InvalidData)?, seqno })
+    }
+
+    /// Reads an item; says the batch's number if it is the one that holds it.
+    fn item(&mut self) -> io::Result<Option<u64>> {
+        self.tag(ITEM)?;
+        whole(self.array()? == [0, 0])?;
+        self.array::<8>()?;
+        let key_len = u16::from_le_bytes(self.array()?);
+        let value_len = u32::from_le_bytes(self.array()?);
+        whole(u32::from_le_bytes(self.array()?) == value_len)?;
+        let key = self.bytes(key_len.into())?;
+        let value = self.bytes(value_len.into())?;
+        let number = <[u8; 8]>::try_from(value).ok().map(u64::from_be_bytes);
+        Ok(number.filter(|_| key == BATCH_KEY))
+    }
+
+    /// A garbled length must not take memory: what is not there is not made room for.
+    fn bytes(&mut self, len: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let read = self.file.by_ref().take(len).read_to_end(&mut bytes)?;
+        if u64::try_from(read).is_ok_and(|read| read == len) {
+            self.hash.update(&bytes);
+            Ok(bytes)
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
         }
     }
 
-    /// Item: u8 kind, u8 compression, u64 table, u16 key length, u32 value length, u32 its length on disk, key, value.
-    fn item(&mut self) -> io::Result<Entry> {
-        self.array::<10>()?;
-        let key_len = u16::from_le_bytes(self.array()?);
-        self.array::<4>()?;
-        let value_len = u32::from_le_bytes(self.array()?);
-        let (key_len, value_len) = (u64::from(key_len), u64::from(value_len));
-        if key_len == BATCH_KEY.len() as u64 && value_len == 8 {
-            let key = self.array::<5>()?;
-            let number = u64::from_be_bytes(self.array()?);
-            return Ok(Entry::Item { number: (key == BATCH_KEY).then_some(number) });
-        }
-        let len = key_len + value_len;
-        let skipped = io::copy(&mut self.0.by_ref().take(len), &mut io::sink())?;
-        if skipped == len { Ok(Entry::Item { number: None }) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    fn tag(&mut self, tag: u8) -> io::Result<()> {
+        let found: [u8; 1] = self.array()?;
+        whole(found == [tag])
     }
 
     fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
         let mut bytes = [0; N];
-        self.0.read_exact(&mut bytes)?;
+        self.file.read_exact(&mut bytes)?;
+        self.hash.update(&bytes);
         Ok(bytes)
     }
+}
+
+fn whole(is_whole: bool) -> io::Result<()> {
+    if is_whole { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
