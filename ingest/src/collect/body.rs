@@ -50,7 +50,7 @@ pub fn events(form: Form, body: &[u8]) -> Result<Events<'_>, Fault> {
     }
     match text.peek() {
         Some(b'[') => Ok(Events::list(text)),
-        Some(b'{') => match events_member(text) {
+        Some(b'{') => match events_member(text)? {
             Some(list) if list.peek() == Some(b'[') => Ok(Events::list(list)),
             Some(other) => Err(other.fault("`events` is not an array")),
             None => Ok(Events::One(text.rest().trim_ascii())),
@@ -206,26 +206,26 @@ fn string_len(bytes: &[u8]) -> Option<usize> {
 
 /// The value of the member `events` of the object here, unless the object is an event itself (has an `event_id`) or is
 /// not well formed (then it is one event with bad JSON).
-fn events_member(object: Part<'_>) -> Option<Part<'_>> {
+fn events_member(object: Part<'_>) -> Result<Option<Part<'_>>, Fault> {
     let mut events = None;
-    let mut member = object.skip(1).trimmed();
-    loop {
-        let after_key = member.after_value().ok()?;
-        let key = member.until(after_key);
-        let value = after_key.trimmed();
-        let value = (value.peek()? == b':').then(|| value.skip(1).trimmed())?;
+    let mut at = object;
+    while matches!(at.peek(), Some(b'{' | b',')) {
+        let Some((key, value, after)) = member(at.skip(1).trimmed()) else { return Ok(None) };
         match key {
-            b"\"event_id\"" => return None,
-            b"\"events\"" => events = Some(value),
-            _ => {}
-        }
-        let after = value.after_value().ok()?.trimmed();
-        match after.peek()? {
-            b',' => member = after.skip(1).trimmed(),
-            b'}' => return events,
-            _ => return None,
+            b"\"event_id\"" => return Ok(None),
+            b"\"events\"" if events.replace(value).is_some() => return Err(value.fault("`events` is given twice")),
+            _ => at = after,
         }
     }
+    Ok(events.filter(|_| at.peek() == Some(b'}')))
+}
+
+/// The key and the value of the member here, and what follows it.
+fn member(at: Part<'_>) -> Option<(&[u8], Part<'_>, Part<'_>)> {
+    let after_key = at.after_value().ok()?;
+    let colon = after_key.trimmed();
+    let value = (colon.peek()? == b':').then(|| colon.skip(1).trimmed())?;
+    Some((at.until(after_key), value, value.after_value().ok()?.trimmed()))
 }
 
 #[cfg(test)]
@@ -254,6 +254,7 @@ mod tests {
             (Form::Json, "{\"sent\":{\"events\":1},\"events\":[{}],\"z\":[]}", vec!["{}"]),
             (Form::Json, "{\"events\":[{}],\"event_id\":\"e\"}", vec!["{\"events\":[{}],\"event_id\":\"e\"}"]),
             (Form::Json, "{\"x\":{\"events\":[{}]}}", vec!["{\"x\":{\"events\":[{}]}}"]),
+            (Form::Json, "{\"events\":[{}] 5}", vec!["{\"events\":[{}] 5}"]),
             (Form::Json, "{\"events\" [{}]}", vec!["{\"events\" [{}]}"]),
             (Form::Json, "{}", vec!["{}"]),
             (Form::Ndjson, "{}\n\n  \r\n {\"a\":1} \r\nnot json\n", vec!["{}", "{\"a\":1}", "not json"]),
@@ -283,6 +284,7 @@ mod tests {
             (Form::Json, "[{}:{}]", 3),
             (Form::Json, "{\"events\":{}}", 10),
             (Form::Json, "{\"events\":[{},]}", 14),
+            (Form::Json, "{\"events\":[{}],\"events\":[]}", 24),
         ];
         for (form, body, at) in cases {
             assert_eq!(framed(form, body).map_err(|fault| fault.at), Err(at), "{body}");

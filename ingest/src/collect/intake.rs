@@ -10,13 +10,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use futures_util::StreamExt;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::error::CollectError;
+use super::request::Ask;
 
 /// How long a refused client is listened to, so that it reads its answer instead of a reset connection.
 const LINGER: Duration = Duration::from_secs(2);
@@ -77,21 +78,15 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    /// Reads `body`: at most `max_bytes`, within `limit`.
+    /// Reads the `body` of what was asked: at most `max_bytes`, within `limit`.
     ///
     /// # Errors
     /// The limit that it passed, or how it broke off. What had come is forgotten then.
-    pub(super) async fn read(
-        body: Body,
-        content_length: Option<u64>,
-        max_bytes: usize,
-        limit: Duration,
-        budget: &Budget,
-    ) -> Result<Self, CollectError> {
+    pub(super) async fn read(ask: Ask, body: Body, max_bytes: usize, limit: Duration, budget: &Budget) -> Result<Self, CollectError> {
         let mut body = body.into_data_stream();
         let share = Share { permit: None, bytes: 0, in_flight_bytes: budget.in_flight_bytes.clone() };
         let mut intake = Self { bytes: Vec::new(), share };
-        let announced = content_length.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > max_bytes));
+        let announced = ask.content_length.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > max_bytes));
         let read = async {
             while let Some(chunk) = body.next().await {
                 let chunk = chunk.map_err(|error| CollectError::BodyCut(error.to_string()))?;
@@ -110,6 +105,8 @@ impl Intake {
         };
         match outcome {
             Ok(()) => Ok(intake),
+            // To read on would tell it to send.
+            Err(error) if announced && ask.waits_to_send => Err(error),
             Err(error) => {
                 tokio::spawn(timeout(LINGER, discard(body, max_bytes)));
                 Err(error)
@@ -119,7 +116,7 @@ impl Intake {
 }
 
 /// Reads on, and forgets, at most `max_bytes`.
-async fn discard(mut body: axum::body::BodyDataStream, max_bytes: usize) {
+async fn discard(mut body: BodyDataStream, max_bytes: usize) {
     let mut discarded = 0;
     while discarded <= max_bytes {
         match body.next().await {

@@ -19,9 +19,9 @@
 //! The answer to a good request is `{"accepted":n,"rejected_total":m,"rejected":[{"index":i,"reason":"..","detail":".."}]}`;
 //! `rejected` names the first [`batch::MAX_REJECTED_SHOWN`] refused events.
 //!
-//! Memory: bodies hold at most [`Limits::max_in_flight_bytes`], and the records made from them as much again. There is no
-//! queue: what does not fit is refused with `Retry-After`. Once a body is complete its events are appended whether or not
-//! the client stays.
+//! Memory: all bodies together have at most [`Limits::max_in_flight_bytes`] (in buffers that have room for up to twice
+//! that), and the records made from them as much again. There is no queue: what does not fit is refused with `Retry-After`.
+//! Once a body is complete its events are appended whether or not the client stays.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,6 +34,7 @@ use axum::{Json, Router};
 use futures_util::future::join_all;
 use schemas::partition::Partitioner;
 use serde::Serialize;
+use tokio::sync::Semaphore;
 
 use crate::{EventLog, Problem};
 
@@ -87,6 +88,7 @@ pub struct Collector {
     limits: Limits,
     metrics: Metrics,
     budget: Budget,
+    decoders: Semaphore,
 }
 
 /// The answer to a request of which at least one event was taken.
@@ -102,7 +104,8 @@ impl Collector {
     pub fn new(log: Arc<dyn EventLog>, partitioner: Partitioner, limits: Limits) -> Self {
         let metrics = Metrics::default();
         let budget = Budget::new(limits.max_in_flight_bytes, metrics.in_flight_bytes.clone());
-        Self { log, partitioner, limits, metrics, budget }
+        let decoders = Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from));
+        Self { log, partitioner, limits, metrics, budget, decoders }
     }
 
     /// Its metrics, to be registered.
@@ -120,7 +123,7 @@ impl Collector {
         let (head, body) = request.into_parts();
         let ask = Ask::read(&head.uri, &head.headers)?;
         let Limits { max_body_bytes, body_timeout, .. } = self.limits;
-        let intake = Intake::read(body, ask.content_length, max_body_bytes, body_timeout, &self.budget).await?;
+        let intake = Intake::read(ask, body, max_body_bytes, body_timeout, &self.budget).await?;
         self.metrics.body_read(intake.bytes.len());
         // A task of its own, so that the outcome does not depend on the connection.
         tokio::spawn(self.settle(ask, intake)).await.unwrap_or(Err(CollectError::Broken))
@@ -131,10 +134,12 @@ impl Collector {
         // The share is held until the records made from the bytes are the log's.
         let Intake { bytes, share: _share } = intake;
         let batch = if bytes.len() > INLINE_BODY_BYTES {
+            // No more at a time than there are cores: others would only hold memory. Nobody closes the semaphore.
+            let _core = self.decoders.acquire().await;
             let this = Arc::clone(&self);
-            tokio::task::spawn_blocking(move || this.sort_out(ask, &bytes)).await.unwrap_or(Err(CollectError::Broken))?
+            tokio::task::spawn_blocking(move || this.sort_out(ask, bytes)).await.unwrap_or(Err(CollectError::Broken))?
         } else {
-            self.sort_out(ask, &bytes)?
+            self.sort_out(ask, bytes)?
         };
         for (reason, events) in &batch.rejected.by_reason {
             self.metrics.rejected(reason, *events);
@@ -146,8 +151,9 @@ impl Collector {
         Ok(Accepted { accepted, rejected_total: batch.rejected.total(), rejected: batch.rejected.shown })
     }
 
-    fn sort_out(&self, ask: Ask, bytes: &[u8]) -> Result<Batch, CollectError> {
-        Ok(batch::sort_out(ask.form, bytes, &self.partitioner, self.limits.max_events, ask.historical)?)
+    /// Takes the bytes, so that they are gone before the log is waited for.
+    fn sort_out(&self, ask: Ask, bytes: Vec<u8>) -> Result<Batch, CollectError> {
+        Ok(batch::sort_out(ask.form, &bytes, &self.partitioner, self.limits.max_events, ask.historical)?)
     }
 
     /// Appends to all sources at once and waits for all of them; the number of events, if every source took its own.

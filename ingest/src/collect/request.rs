@@ -17,6 +17,8 @@ pub struct Ask {
     pub historical: bool,
     /// How many bytes the body says it has.
     pub content_length: Option<u64>,
+    /// Whether the client sends its body only when it is told to go on (`expect: 100-continue`).
+    pub waits_to_send: bool,
 }
 
 impl Ask {
@@ -25,7 +27,12 @@ impl Ask {
     /// # Errors
     /// A parameter, content type or encoding that is not taken.
     pub fn read(uri: &Uri, headers: &HeaderMap) -> Result<Self, CollectError> {
-        Ok(Self { historical: historical(uri)?, form: form(headers)?, content_length: content_length(headers) })
+        Ok(Self {
+            form: form(headers)?,
+            historical: historical(uri)?,
+            content_length: text(headers, &header::CONTENT_LENGTH).and_then(|length| length.parse().ok()),
+            waits_to_send: text(headers, &header::EXPECT).is_some(),
+        })
     }
 }
 
@@ -74,10 +81,6 @@ fn form(headers: &HeaderMap) -> Result<Form, CollectError> {
         name.eq_ignore_ascii_case("charset") && !["utf-8", "utf8"].iter().any(|utf8| value.trim_matches('"').eq_ignore_ascii_case(utf8))
     });
     if other_charset { Err(CollectError::ContentType(content_type)) } else { Ok(form) }
-}
-
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    text(headers, &header::CONTENT_LENGTH)?.parse().ok()
 }
 
 fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
