@@ -5,6 +5,8 @@
 use std::time::Duration;
 
 use aggregator::ImportProgress;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -40,6 +42,9 @@ pub(crate) struct Accepted {
     /// So many events are durable in the log.
     pub(crate) accepted: u64,
     /// The others.
+    #[serde(default)]
+    pub(crate) rejected_total: u64,
+    /// The first of them.
     #[serde(default)]
     pub(crate) rejected: Vec<RejectedEvent>,
 }
@@ -94,9 +99,10 @@ impl Server {
             Err(ClientError::Refused { status: 400, body, .. })
                 if body.get("rejected").is_some_and(|list| list.as_array().is_some_and(|l| !l.is_empty())) =>
             {
-                let rejected = body.get("rejected").cloned().unwrap_or_default();
-                let rejected = serde_json::from_value(rejected).map_err(|error| self.unexpected("v1/events", &error.to_string()))?;
-                Ok(Accepted { accepted: 0, rejected })
+                let member = |name: &str| body.get(name).cloned().unwrap_or_default();
+                let verdicts =
+                    serde_json::json!({"accepted": 0, "rejected": member("rejected"), "rejected_total": member("rejected_total")});
+                serde_json::from_value(verdicts).map_err(|error| self.unexpected("v1/events", &error.to_string()))
             }
             answer => answer,
         }
@@ -126,17 +132,23 @@ impl Server {
         self.answer(self.http.put(url).json(progress)).await.map(drop)
     }
 
-    /// Decoded records of a source from an offset on, one JSON object a line, as far as one answer goes.
-    pub(crate) async fn records(&self, source: u32, from: u64, limit: usize, video: Option<&str>) -> Result<Response, ClientError> {
+    /// Decoded records, one JSON object a line: to the log's end, or for ever.
+    pub(crate) async fn records(&self, ask: &RecordsAsk) -> Result<Response, ClientError> {
         let mut url = self.url("v1/records")?;
-        url.query_pairs_mut()
-            .append_pair("source", &source.to_string())
-            .append_pair("from", &from.to_string())
-            .append_pair("limit", &limit.to_string());
-        if let Some(video) = video {
-            url.query_pairs_mut().append_pair("video", video);
+        let number = |n: &dyn ToString| n.to_string();
+        for (name, value) in [
+            ("source", ask.source.map(|n| number(&n))),
+            ("from", ask.from.clone()),
+            ("limit", ask.limit.map(|n| number(&n))),
+            ("video", ask.video.clone()),
+            ("follow", ask.follow.then(|| "true".to_owned())),
+        ] {
+            if let Some(value) = value {
+                url.query_pairs_mut().append_pair(name, &value);
+            }
         }
-        self.answer(self.http.get(url)).await
+        // It may stream for as long as there is something to read.
+        Self::checked(self.http.get(url).send().await.map_err(|error| unreachable(self.address(), &error))?).await
     }
 
     fn url(&self, path: &str) -> Result<Url, ClientError> {
@@ -156,7 +168,10 @@ impl Server {
 
     /// Sends a request; an answer that is no success is an error.
     async fn answer(&self, request: RequestBuilder) -> Result<Response, ClientError> {
-        let response = request.timeout(ANSWER_TIMEOUT).send().await.map_err(|error| unreachable(self.address(), &error))?;
+        Self::checked(request.timeout(ANSWER_TIMEOUT).send().await.map_err(|error| unreachable(self.address(), &error))?).await
+    }
+
+    async fn checked(response: Response) -> Result<Response, ClientError> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -182,4 +197,53 @@ fn unreachable(url: &str, error: &reqwest::Error) -> ClientError {
         cause = inner;
     }
     ClientError::Unreachable { url: url.to_owned(), detail: cause.to_string() }
+}
+
+/// What to read of the log.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RecordsAsk {
+    pub(crate) source: Option<u32>,
+    /// An offset, `start` or `end`.
+    pub(crate) from: Option<String>,
+    pub(crate) limit: Option<u64>,
+    pub(crate) video: Option<String>,
+    pub(crate) follow: bool,
+}
+
+/// The lines of a response's body.
+pub(crate) struct Lines {
+    url: String,
+    body: BoxStream<'static, Result<bytes::Bytes, reqwest::Error>>,
+    buffer: Vec<u8>,
+    read: usize,
+}
+
+impl Lines {
+    pub(crate) fn of(response: Response) -> Self {
+        Self { url: response.url().to_string(), body: response.bytes_stream().boxed(), buffer: Vec::new(), read: 0 }
+    }
+
+    /// The next line without its end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, ClientError> {
+        loop {
+            let rest = self.buffer.get(self.read..).unwrap_or_default();
+            if let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                let line = rest.get(..end).unwrap_or_default().to_vec();
+                self.read += end + 1;
+                return Ok(Some(line));
+            }
+            self.buffer.drain(..self.read.min(self.buffer.len()));
+            self.read = 0;
+            match self.body.next().await {
+                Some(Ok(chunk)) => self.buffer.extend_from_slice(&chunk),
+                Some(Err(error)) => return Err(unreachable(&self.url, &error)),
+                None if self.buffer.is_empty() => return Ok(None),
+                None => return Ok(Some(std::mem::take(&mut self.buffer))),
+            }
+        }
+    }
+
+    pub(crate) fn unexpected(&self, detail: &str) -> ClientError {
+        ClientError::Unexpected { url: self.url.clone(), detail: detail.to_owned() }
+    }
 }

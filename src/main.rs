@@ -6,13 +6,23 @@
 //!
 //! | module | is |
 //! |---|---|
+//! | [`run`] | `tallymark run`: all roles in one process; composes the crates |
+//! | [`serve`] | the HTTP server loop |
+//! | [`logging`] | the program's own messages |
 //! | [`config`] | settings: flags over environment over file over defaults |
 //! | [`import`] | `tallymark import`: files into a server |
+//! | [`tap`] | `tallymark tap`: what the log holds |
+//! | [`status`] | `tallymark status`: is it working? |
 //! | [`client`] | what the commands above ask a server |
 
 mod client;
 mod config;
 mod import;
+mod logging;
+mod run;
+mod serve;
+mod status;
+mod tap;
 
 use std::process::ExitCode;
 
@@ -40,8 +50,22 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run everything on this machine: take events in, count them, answer.
+    #[command(after_help = "\
+Examples:
+  tallymark run
+  tallymark run --data /var/lib/tallymark --listen 127.0.0.1:9090
+  TALLYMARK_FLUSH_INTERVAL=250ms tallymark run --config tallymark.toml
+
+Every setting can be given as a flag, as a variable TALLYMARK_NAME, or as a key of the TOML file; the first of these wins.
+`tallymark config check` shows what holds. SIGTERM or Ctrl-C stops it without losing anything.")]
+    Run(config::Given),
     /// Import files of events (CSV or NDJSON, plain or gzip) into a server.
     Import(import::ImportArgs),
+    /// Show what the log holds: decoded records, one a line.
+    Tap(tap::TapArgs),
+    /// Is it working? Lag, freshness and what became of the events.
+    Status(status::StatusArgs),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -55,7 +79,10 @@ enum ConfigCommand {
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Import(args) => ended(on_runtime(import::import(args))),
+        Command::Run(given) => on_runtime(run::run(given)),
+        Command::Import(args) => on_runtime(import::import(args)),
+        Command::Tap(args) => on_runtime(tap::tap(args)),
+        Command::Status(args) => on_runtime(status::status(args)),
         Command::Config(ConfigCommand::Check(given)) => ended(config::load(&given, std::env::vars_os()).map(|loaded| {
             print!("{}", config::print_all(&loaded));
             ExitCode::SUCCESS
@@ -63,9 +90,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs a client's command to its end.
-fn on_runtime<T, E: From<std::io::Error>>(command: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
+/// Runs a command to its end.
+fn on_runtime<E: std::fmt::Display>(command: impl Future<Output = Result<ExitCode, E>>) -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => ended(runtime.block_on(command)),
+        Err(error) => ended(Err(error)),
+    }
 }
 
 fn ended<E: std::fmt::Display>(result: Result<ExitCode, E>) -> ExitCode {

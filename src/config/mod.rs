@@ -29,11 +29,12 @@ pub(crate) struct Settings {
     pub(crate) fold: FoldSettings,
     pub(crate) retention_ms: i64,
     pub(crate) accept_gap: bool,
+    pub(crate) accept_truncated_log: bool,
     pub(crate) flush_interval: Duration,
     pub(crate) resident_cells: usize,
     pub(crate) max_body_bytes: usize,
     pub(crate) max_events: usize,
-    pub(crate) max_inflight_bytes: usize,
+    pub(crate) max_inflight_bytes: u32,
     pub(crate) max_connections: usize,
     pub(crate) header_timeout: Duration,
     pub(crate) drain_timeout: Duration,
@@ -207,6 +208,13 @@ pub(crate) const KEYS: &[Key] = &[
         set: |s, text| put(&mut s.accept_gap, value::switch(text)),
     },
     Key {
+        name: "accept_truncated_log",
+        default: "false",
+        allowed: "true or false",
+        meaning: "start although the log has lost acknowledged records at its end, and forget that they were",
+        set: |s, text| put(&mut s.accept_truncated_log, value::switch(text)),
+    },
+    Key {
         name: "flush_interval",
         default: "1s",
         allowed: "a duration from 50ms to 1m",
@@ -215,7 +223,7 @@ pub(crate) const KEYS: &[Key] = &[
     },
     Key {
         name: "resident_cells",
-        default: "500000",
+        default: "1000000",
         allowed: "a whole number from 10000 to 100000000",
         meaning: "about how many cells all folds together keep in memory (100 to 200 bytes each)",
         set: |s, text| put(&mut s.resident_cells, number(text, 10_000..=100_000_000)),
@@ -229,7 +237,7 @@ pub(crate) const KEYS: &[Key] = &[
     },
     Key {
         name: "max_events",
-        default: "10000",
+        default: "50000",
         allowed: "a whole number from 1 to 1000000",
         meaning: "the most events that one POST /v1/events takes",
         set: |s, text| put(&mut s.max_events, number(text, 1..=1_000_000)),
@@ -237,9 +245,14 @@ pub(crate) const KEYS: &[Key] = &[
     Key {
         name: "max_inflight",
         default: "64MiB",
-        allowed: "a size from 1MiB to 64GiB, at least `max_body`",
+        allowed: "a size from 1MiB to 2GiB, at least `max_body`",
         meaning: "how many bytes of request bodies may be in memory at once; beyond it producers are told to come back (503)",
-        set: |s, text| put(&mut s.max_inflight_bytes, value::bytes(text).filter(|n| (1 << 20..=1 << 36).contains(n))),
+        set: |s, text| {
+            put(
+                &mut s.max_inflight_bytes,
+                value::bytes(text).and_then(|n| u32::try_from(n).ok()).filter(|n| (1 << 20..=1 << 31).contains(n)),
+            )
+        },
     },
     Key {
         name: "max_connections",
@@ -333,7 +346,7 @@ fn conflict(s: &Settings) -> Option<(&'static str, String)> {
             return Some((name, format!("0 (keep) or a duration longer than `max_lateness`, which is {lateness_s}s")));
         }
     }
-    if s.max_inflight_bytes < s.max_body_bytes {
+    if usize::try_from(s.max_inflight_bytes).is_ok_and(|n| n < s.max_body_bytes) {
         return Some(("max_inflight", format!("a size of at least `max_body`, which is {} bytes", s.max_body_bytes)));
     }
     None

@@ -52,6 +52,13 @@ impl Unusable {
         }
     }
 
+    /// Counts some that are not shown.
+    pub(crate) fn add_many(&mut self, reason: &str, count: u64) {
+        if count > 0 {
+            self.0.entry(reason.to_owned()).or_default().count += count;
+        }
+    }
+
     /// Adds those of later rows.
     pub(crate) fn merge(&mut self, other: Self) {
         for (reason, cases) in other.0 {

@@ -238,8 +238,10 @@ impl<'a> Import<'a> {
         let mut sent = Sent { last_row: progress.events, ..Sent::default() };
         let ending = loop {
             position.store(0, std::sync::atomic::Ordering::Relaxed);
-            let (ending, barrier) = self.stretch(progress, &position, &mut sent, &mut bar).await?;
-            progress = barrier;
+            let ending = match self.stretch(&mut progress, &position, &mut sent, &mut bar).await {
+                Err(ImportError::Server(error)) if send::is_outage(&error) => Ending::Outage(error),
+                ending => ending?,
+            };
             match ending {
                 Ending::Outage(error) if !*self.stop.borrow() => self.wait_for_server(error, &sent, &bar).await?,
                 ending => break ending,
@@ -258,11 +260,11 @@ impl<'a> Import<'a> {
     /// Sends from the last barrier on, leaving out what the log holds behind it.
     async fn stretch(
         &mut self,
-        progress: ImportProgress,
+        progress: &mut ImportProgress,
         position: &Arc<std::sync::atomic::AtomicU64>,
         sent: &mut Sent,
         bar: &mut Progress,
-    ) -> Result<(Ending, ImportProgress), ImportError> {
+    ) -> Result<Ending, ImportError> {
         let open = || Rows::open(&self.file, self.mapping, self.args.ts_unit, Arc::clone(position));
         let standing = Standing::ask(self.server).await?;
         let start = resume::uncertain(self.server, &standing, open()?, progress.events, &progress.ends).await?;
@@ -285,10 +287,9 @@ impl<'a> Import<'a> {
             stop: self.stop.clone(),
         };
         let ending = sender.run(batches, sent, &mut |now| bar.show(now)).await;
-        let progress = sender.progress;
         // The receiver is gone, so the reader ends at its next batch.
         reader.join().map_err(|_| ImportError::Broken("the reader thread failed".into()))?;
-        ending.map(|ending| (ending, progress))
+        ending
     }
 
     /// How the server stands before anything is sent, with everything folded that was in the log (or nearly so).

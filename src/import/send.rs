@@ -56,7 +56,7 @@ pub(crate) struct Sender<'a> {
     pub(crate) retry_in_place: Duration,
     /// What the barriers are stored under, and their text.
     pub(crate) content: &'a str,
-    pub(crate) progress: ImportProgress,
+    pub(crate) progress: &'a mut ImportProgress,
     /// Turns true when the user wants to stop.
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -149,10 +149,10 @@ impl Sender<'_> {
     /// Notes on the server that everything up to `now` is in the log, below its present ends.
     async fn barrier(&mut self, now: &Sent, complete: bool) -> Result<(), ClientError> {
         let standing = Standing::ask(self.server).await?;
-        self.progress.events = now.last_row;
-        self.progress.ends = standing.ends();
-        self.progress.complete = complete;
-        self.server.put_import_progress(self.content, &self.progress).await
+        let barrier = ImportProgress { events: now.last_row, ends: standing.ends(), complete, ..self.progress.clone() };
+        self.server.put_import_progress(self.content, &barrier).await?;
+        *self.progress = barrier;
+        Ok(())
     }
 }
 
@@ -167,6 +167,8 @@ fn account(now: &mut Sent, batch: Batch, answer: Answer) {
     now.already += batch.already;
     now.repeated += answer.repeated;
     now.unusable.merge(batch.unusable);
+    let shown = answer.accepted.rejected.len() as u64;
+    now.unusable.add_many("refused", answer.accepted.rejected_total.saturating_sub(shown));
     for rejected in answer.accepted.rejected {
         let line = batch.lines.get(rejected.index).copied().unwrap_or_default();
         now.unusable.add(&rejected.reason, line, &rejected.detail);
@@ -175,10 +177,15 @@ fn account(now: &mut Sent, batch: Batch, answer: Answer) {
 
 /// An error that time may heal is an outage; any other ends the import.
 fn lost(error: ClientError) -> Result<Ending, ImportError> {
-    match &error {
-        ClientError::Unreachable { .. } => Ok(Ending::Outage(error)),
-        ClientError::Refused { status, .. } if retry::may_succeed_later(*status) => Ok(Ending::Outage(error)),
-        _ => Err(ImportError::Server(error)),
+    if is_outage(&error) { Ok(Ending::Outage(error)) } else { Err(ImportError::Server(error)) }
+}
+
+/// Whether time may heal it.
+pub(crate) const fn is_outage(error: &ClientError) -> bool {
+    match error {
+        ClientError::Unreachable { .. } => true,
+        ClientError::Refused { status, .. } => retry::may_succeed_later(*status),
+        _ => false,
     }
 }
 

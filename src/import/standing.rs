@@ -39,7 +39,8 @@ impl Standing {
     /// Reads the body of `/v1/status`.
     fn read(status: &Value) -> Option<Self> {
         let sources = status.get("sources")?.as_array()?.iter().map(SourceStanding::read).collect::<Option<_>>()?;
-        let dedup_minutes = status.get("settings")?.get("dedup_minutes")?.as_u64()?;
+        let settings = status.get("settings");
+        let dedup_minutes = settings.and_then(|settings| settings.get("dedup_minutes")).and_then(Value::as_u64).unwrap_or(1);
         Some(Self { sources, dedup_minutes })
     }
 
@@ -86,16 +87,16 @@ impl Folded {
 
 impl SourceStanding {
     fn read(source: &Value) -> Option<Self> {
-        let log = source.get("log")?;
-        let tally = source.get("tally")?;
-        let rejected = tally.get("rejected")?.as_object()?;
+        let begun = Self { log_start: source.get("start")?.as_u64()?, log_end: source.get("end")?.as_u64()?, ..Self::default() };
+        let Some(checkpoint) = source.get("checkpoint").filter(|checkpoint| !checkpoint.is_null()) else { return Some(begun) };
+        let tally = checkpoint.get("tally")?;
+        let rejected = tally.get("rejected_by_reason")?.as_object()?;
         Some(Self {
-            log_start: log.get("start")?.as_u64()?,
-            log_end: log.get("end")?.as_u64()?,
-            next_offset: source.get("next_offset")?.as_u64()?,
+            next_offset: checkpoint.get("next_offset")?.as_u64()?,
             counted: tally.get("counted")?.as_u64()?,
             duplicate: tally.get("duplicate")?.as_u64()?,
             rejected: rejected.iter().filter_map(|(reason, n)| Some((reason.clone(), n.as_u64()?))).collect(),
+            ..begun
         })
     }
 }
@@ -107,8 +108,8 @@ mod tests {
     fn standing(next_offset: u64, counted: u64, too_old: u64) -> Standing {
         Standing::read(&serde_json::json!({
             "settings": {"dedup_minutes": 10},
-            "sources": [{"source": 0, "log": {"start": 0, "end": 9}, "next_offset": next_offset,
-                         "tally": {"counted": counted, "duplicate": 1, "rejected": {"too_old": too_old}}}],
+            "sources": [{"source": 0, "start": 0, "end": 9, "checkpoint": {"next_offset": next_offset,
+                         "tally": {"counted": counted, "duplicate": 1, "rejected_by_reason": {"too_old": too_old}}}}],
         }))
         .unwrap()
     }

@@ -1,0 +1,18 @@
+//! The program's own messages, on stderr.
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{LogFormat, Settings};
+
+/// Begins to write messages of the configured level and format. A second call changes nothing.
+pub(crate) fn start(settings: &Settings) {
+    // The storage engine tells at `info` what only its authors want to know.
+    let filter = EnvFilter::new(format!("{},fjall=warn,lsm_tree=warn", settings.log_level));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match settings.log_format {
+        LogFormat::Text => builder.with_target(false).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    // Only a second call fails.
+    drop(started);
+}

@@ -1,0 +1,71 @@
+//! The HTTP server loop: a bounded number of connections, each with a bound on how long a request's head may take.
+//!
+//! A client that sends slowly or nothing holds its connection for `header_timeout` at most; one connection more than
+//! `max_connections` waits in the kernel's queue. A stop lets open requests end, for `drain_timeout` at most.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+/// The bounds of a server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// How many connections are open at once.
+    pub(crate) max_connections: usize,
+    /// How long a request's head may take.
+    pub(crate) header_timeout: Duration,
+    /// How long open requests may take after a stop.
+    pub(crate) drain_timeout: Duration,
+}
+
+/// After a failed accept (out of file descriptors, mostly) the next one waits a moment.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+/// Serves `app` until `stop` resolves, then lets open requests end.
+pub(crate) async fn serve(listener: TcpListener, app: Router, bounds: Bounds, stop: impl Future<Output = ()>) {
+    let open = Arc::new(Semaphore::new(bounds.max_connections));
+    let graceful = GracefulShutdown::new();
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(bounds.header_timeout);
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let next = async {
+            let permit = Arc::clone(&open).acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            () = &mut stop => break,
+            next = next => next,
+        };
+        let stream = match accepted {
+            Ok((stream, _peer)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        // Without it small answers wait for the client's acknowledgement; it failing costs only that.
+        let _ = stream.set_nodelay(true);
+        let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app.clone()));
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            // Broken pipes and timeouts are the client's affair.
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended early");
+            }
+            drop(permit);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(bounds.drain_timeout, graceful.shutdown()).await.is_err() {
+        tracing::warn!(seconds = bounds.drain_timeout.as_secs(), "some requests had not ended and were cut off");
+    }
+}
