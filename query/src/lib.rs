@@ -1,5 +1,33 @@
-//! How questions are answered.
+//! How questions are answered: exact counts over time ranges, read from the store and given out over HTTP.
+//!
+//! ```text
+//! GET .../views ──> params ──> calendar (points) ──> plan (buckets) ──> read ──> CountStore
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`params`] | the query string of a range query |
+//! | [`calendar`] | where points begin, in any time zone |
+//! | [`plan`] | a range as the fewest stored buckets |
+//! | [`read`] | sums of stored cells, and what is complete |
+//! | [`service`] | [`QueryService`], [`router`]: the routes and the limits that hold for all |
+//! | `views`, `video`, `status`, `records`, `imports` | one kind of question each |
+//! | [`error`] | [`QueryError`], and what it is in HTTP |
+//! | [`metrics`] | [`Metrics`] |
 
 pub mod calendar;
+pub mod error;
+mod imports;
+pub mod metrics;
 pub mod params;
 pub mod plan;
+pub mod read;
+mod records;
+pub mod service;
+mod status;
+mod video;
+mod views;
+
+pub use error::QueryError;
+pub use metrics::Metrics;
+pub use service::{QueryLimits, QueryService, method_not_allowed, not_found, router};

@@ -1,0 +1,160 @@
+//! The query service: its routes, and the limits that hold for every request.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aggregator::CountStore;
+use axum::Router;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Path, Request, State};
+use axum::http::{StatusCode, Uri};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use ingest::{EventLog, Problem};
+use schemas::FoldSettings;
+use schemas::id::check_id;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+
+use crate::error::{Fault, QueryError};
+use crate::metrics::Metrics;
+use crate::read::Reader;
+use crate::{imports, records, status, video, views};
+
+/// The longest body of a PUT, in bytes.
+pub const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// How much is answered at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueryLimits {
+    /// The most points of one answer.
+    pub points: usize,
+    /// The most requests worked on at once; more are refused with 503.
+    pub requests_at_once: usize,
+    /// The most slices of the store that one request reads at once.
+    pub reads_at_once: usize,
+    /// The most record streams open at once.
+    pub streams_at_once: usize,
+    /// How long a request may take until its answer begins.
+    pub timeout: Duration,
+}
+
+impl Default for QueryLimits {
+    /// 50,000 points, 64 requests of 16 reads, 16 streams, 10 s.
+    fn default() -> Self {
+        Self { points: 50_000, requests_at_once: 64, reads_at_once: 16, streams_at_once: 16, timeout: Duration::from_secs(10) }
+    }
+}
+
+/// Answers questions from a store and a log.
+pub struct QueryService {
+    pub(crate) store: Arc<dyn CountStore>,
+    pub(crate) log: Arc<dyn EventLog>,
+    pub(crate) limits: QueryLimits,
+    pub(crate) metrics: Metrics,
+    pub(crate) streams: Arc<Semaphore>,
+    pub(crate) stopped: watch::Sender<bool>,
+    settings: FoldSettings,
+    requests: Semaphore,
+}
+
+impl QueryService {
+    /// A service over the store of `log`'s counts; `settings` are the fold's.
+    pub fn new(store: Arc<dyn CountStore>, log: Arc<dyn EventLog>, settings: FoldSettings, limits: QueryLimits) -> Self {
+        Self {
+            store,
+            log,
+            limits,
+            metrics: Metrics::default(),
+            streams: Arc::new(Semaphore::new(limits.streams_at_once)),
+            stopped: watch::Sender::new(false),
+            settings,
+            requests: Semaphore::new(limits.requests_at_once),
+        }
+    }
+
+    /// Its metrics, to be registered.
+    pub const fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Ends all record streams, which would go on for ever; they notice within a second. For the start of a graceful shutdown.
+    pub fn stop_streams(&self) {
+        self.stopped.send_replace(true);
+    }
+
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        Reader { store: &*self.store, settings: &self.settings, sources: self.log.sources(), reads_at_once: self.limits.reads_at_once }
+    }
+
+    /// Calls the log, which blocks, on a thread where that is no harm.
+    pub(crate) async fn with_log<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Arc<dyn EventLog>) -> T + Send + 'static,
+    ) -> Result<T, QueryError> {
+        let log = Arc::clone(&self.log);
+        tokio::task::spawn_blocking(move || work(log)).await.map_err(|_| QueryError::Broken)
+    }
+}
+
+/// All routes of the service. Paths that it does not know are left to the root's fallback: see [`not_found`].
+pub fn router(service: Arc<QueryService>) -> Router {
+    Router::new()
+        .route("/v1/videos/{id}/views", get(views::of_video))
+        .route("/v1/spaces/{id}/views", get(views::of_space))
+        .route("/v1/site/views", get(views::of_site))
+        .route("/v1/videos/{id}", get(video::show).put(video::set))
+        .route("/v1/status", get(status::show))
+        .route("/v1/records", get(records::stream))
+        .route("/v1/imports/{content}", get(imports::show).put(imports::set))
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .route_layer(from_fn_with_state(Arc::clone(&service), admit))
+        .with_state(service)
+}
+
+/// Admits a request or refuses it at once, bounds its time, and counts it.
+async fn admit(State(service): State<Arc<QueryService>>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let response = match service.requests.try_acquire() {
+        Err(_) => Problem::unavailable(1, "as many requests as may be are being worked on; try again in a moment").into_response(),
+        Ok(_permit) => timeout(service.limits.timeout, next.run(request)).await.unwrap_or_else(|_| {
+            let seconds = service.limits.timeout.as_secs();
+            Problem::unavailable(5, format!("there was no answer within {seconds} s; ask for less, or try again later")).into_response()
+        }),
+    };
+    if let Some(fault) = response.extensions().get::<Fault>() {
+        service.metrics.failed(*fault);
+    }
+    let route = route.as_ref().map_or("", MatchedPath::as_str);
+    service.metrics.answered(route, response.status().as_u16(), started.elapsed().as_secs_f64());
+    response
+}
+
+/// The answer to a path that there is none of; the root router's fallback.
+pub async fn not_found(uri: Uri) -> Problem {
+    let path: String = uri.path().chars().take(200).collect();
+    Problem::new(StatusCode::NOT_FOUND, "not-found", "There is nothing here", format!("there is no {path}"))
+}
+
+/// The answer to a method that a path does not take; axum adds the `Allow` header.
+pub async fn method_not_allowed(request: Request) -> Problem {
+    let detail = format!("{} is not taken here; see the Allow header", request.method());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "This method is not taken here", detail)
+}
+
+/// An id from a path segment, percent-decoded and checked.
+pub(crate) fn path_id(name: &str, segment: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+    let id = path_text(name, segment)?;
+    check_id(&id).map_err(|error| Problem::bad_parameter(name, format!("the {name} id {error}")))?;
+    Ok(id)
+}
+
+/// A path segment, percent-decoded.
+pub(crate) fn path_text(name: &str, segment: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+    let Path(text) =
+        segment.map_err(|_| Problem::bad_parameter(name, format!("the {name} in the path is not UTF-8 after percent-decoding")))?;
+    Ok(text)
+}
