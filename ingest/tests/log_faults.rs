@@ -232,6 +232,8 @@ async fn a_half_written_tail_is_cut_off_and_nothing_acknowledged_with_it() {
     let mut tails: Vec<Vec<u8>> = (1..tail.len()).step_by(step).map(|cut| tail[..cut].to_vec()).collect();
     // The same as the disk may leave it when the file's length came first; and a start that turned to rubbish.
     tails.extend((1..tail.len() - 1).step_by(step * 4).map(|cut| [&tail[..cut], &vec![0; tail.len() - cut]].concat()));
+    // A page that never reached the disk while those around it did.
+    tails.extend((1..tail.len() - 4_110).step_by(701).map(|hole| [&tail[..hole], &[0; 4_096], &tail[hole + 4_096..]].concat()));
     tails.extend([vec![0; 10_000], vec![0xff; 500], b"half a sentence".to_vec()]);
     for (n, tail) in tails.iter().enumerate() {
         let _ = fs::remove_dir_all(&torn);

@@ -22,8 +22,8 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 /// How often an idle committer looks whether the database still lives.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// The database's flushes may lag so far behind the commits.
-const MEMTABLE_BYTES_MAX: u64 = 64 << 20;
-const SEALED_MEMTABLES_MAX: usize = 3;
+const MEMTABLE_BYTES_MAX: u64 = 32 << 20;
+const SEALED_MEMTABLES_MAX: usize = 2;
 const L0_RUNS_MAX: usize = 20;
 const ROOM_POLL: Duration = Duration::from_millis(2);
 
@@ -141,5 +141,35 @@ impl Committer {
     /// Whether a background worker of the database has failed meanwhile.
     fn check_health(&self) -> Result<(), String> {
         self.shared.storage.database.persist(PersistMode::Buffer).map_err(|error| cause(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::EventLog;
+    use crate::{EmbeddedLog, LogOptions};
+    use schemas::{NewRecord, Source};
+    use std::num::NonZeroU32;
+
+    #[tokio::test]
+    async fn append_times_do_not_go_back_when_the_wall_clock_did() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = LogOptions::new(dir.path(), NonZeroU32::new(2).unwrap());
+        let log = EmbeddedLog::open(&options).unwrap();
+        log.append(Source(0), vec![NewRecord::tick()]).await.unwrap();
+        // As if the last append had been made while the clock stood an hour ahead; the trim keeps that time.
+        let ahead = Millis::now().plus(3_600_000);
+        log.shared.append_time.store(ahead.0, Ordering::Release);
+        log.trim(Source(0), Offset(1)).unwrap();
+        drop(log);
+        let log = EmbeddedLog::open(&options).unwrap();
+        for source in [Source(0), Source(1)] {
+            assert_eq!(log.append(source, vec![NewRecord::tick()]).await.unwrap().append_time, ahead);
+        }
+        drop(log);
+        // Now a record itself has that time.
+        let log = EmbeddedLog::open(&options).unwrap();
+        assert_eq!(log.append(Source(1), vec![NewRecord::tick()]).await.unwrap().append_time, ahead);
     }
 }

@@ -13,6 +13,7 @@
 //! | [`committer`] | the one thread that writes: offsets, append times, group commit |
 //! | [`value`] | how a record lies in the database |
 //! | [`synced_end`] | the side file that notices a log which came back shorter |
+//! | [`torn_tail`] | cutting off a batch that a power cut left with a hole |
 //! | [`reading`] | lending records, finding an append time |
 //! | [`retention`] | giving up the oldest records |
 //!
@@ -25,6 +26,7 @@ mod queue;
 mod reading;
 mod retention;
 mod synced_end;
+mod torn_tail;
 mod value;
 
 use std::fs::File;

@@ -20,7 +20,7 @@ use schemas::{LogId, Millis, Offset, Source};
 
 use super::retention::{Start, start_key};
 use super::synced_end::{Noted, SyncedEnd};
-use super::{ACCEPT_TRUNCATION_FLAG, Extent, LogOptions, Storage, cause, value};
+use super::{ACCEPT_TRUNCATION_FLAG, Extent, LogOptions, Storage, cause, torn_tail, value};
 use crate::log::LogError;
 
 /// The least that the database takes; it bounds what a restart has to replay.
@@ -114,13 +114,30 @@ impl Directory<'_> {
                 _ => {}
             }
         }
-        match catch_unwind(|| storage(&path, options)) {
-            Ok(Ok(storage)) => Ok(storage),
-            Ok(Err(fjall::Error::Locked)) => Err(self.refuse("another program has its database open".into())),
-            Ok(Err(error)) => Err(self.refuse(format!("its database cannot be opened: {}{}", cause(&error), way_out(&error)))),
-            // Some damage makes the database panic where an error would do.
-            Err(_) => Err(self.refuse("its database is damaged; restore the directory from a backup".into())),
+        match self.storage(&path, options) {
+            Err(fjall::Error::JournalRecovery(fjall::JournalRecoveryError::ChecksumMismatch)) => {
+                self.cut_torn_tail(&path)?;
+                self.storage(&path, options)
+            }
+            opened => opened,
         }
+        .map_err(|error| match error {
+            fjall::Error::Locked => self.refuse("another program has its database open".into()),
+            error => self.refuse(format!("its database cannot be opened: {}{}", cause(&error), way_out(&error))),
+        })
+    }
+
+    fn storage(&self, path: &Path, options: &LogOptions) -> fjall::Result<Storage> {
+        // Some damage makes the database panic where an error would do.
+        catch_unwind(|| storage(path, options)).unwrap_or(Err(fjall::Error::Unrecoverable))
+    }
+
+    fn cut_torn_tail(&self, database: &Path) -> Result<(), LogError> {
+        let cut = torn_tail::cut(database).map_err(|error| self.refuse(format!("its journal cannot be read: {error}")))?;
+        if let Some(bytes) = cut {
+            tracing::warn!(dir = %self.path.display(), bytes, "cut off a batch that was torn before it was acknowledged");
+        }
+        Ok(())
     }
 
     fn identity(&self, storage: &Storage, sources: NonZeroU32) -> Result<LogId, LogError> {

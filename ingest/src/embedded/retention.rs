@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use fjall::PersistMode;
 use schemas::codec::CodecError;
 use schemas::{Millis, Offset, Source};
 
@@ -52,7 +53,8 @@ impl Shared {
     }
 
     fn remove(&self, source: Source, from: Offset, start: Start) -> fjall::Result<()> {
-        let mut batch = self.storage.database.batch();
+        // Synced, as every batch is: only the last one in the journal can be torn.
+        let mut batch = self.storage.database.batch().durability(Some(PersistMode::SyncData));
         (from.0..start.offset.0).for_each(|offset| batch.remove(&self.storage.records, value::key(source, Offset(offset))));
         batch.insert(&self.storage.metadata, start_key(source), start.encode());
         batch.commit()
