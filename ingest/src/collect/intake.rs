@@ -105,10 +105,8 @@ impl Intake {
         };
         match outcome {
             Ok(()) => Ok(intake),
-            // To read on would tell it to send.
-            Err(error) if announced && ask.waits_to_send => Err(error),
             Err(error) => {
-                tokio::spawn(timeout(LINGER, discard(body, max_bytes)));
+                tokio::spawn(timeout(LINGER, discard(body, max_bytes.saturating_mul(2))));
                 Err(error)
             }
         }

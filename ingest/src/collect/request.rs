@@ -17,8 +17,6 @@ pub struct Ask {
     pub historical: bool,
     /// How many bytes the body says it has.
     pub content_length: Option<u64>,
-    /// Whether the client sends its body only when it is told to go on (`expect: 100-continue`).
-    pub waits_to_send: bool,
 }
 
 impl Ask {
@@ -31,7 +29,6 @@ impl Ask {
             form: form(headers)?,
             historical: historical(uri)?,
             content_length: text(headers, &header::CONTENT_LENGTH).and_then(|length| length.parse().ok()),
-            waits_to_send: text(headers, &header::EXPECT).is_some(),
         })
     }
 }
