@@ -36,7 +36,7 @@ use schemas::partition::Partitioner;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
-use crate::{EventLog, Problem};
+use crate::{EventLog, LogError, Problem};
 
 pub mod batch;
 pub mod body;
@@ -167,7 +167,8 @@ impl Collector {
         self.metrics.appended(started.elapsed().as_secs_f64());
         let taken = outcomes.iter().flatten().sum();
         self.metrics.accepted(taken);
-        match outcomes.into_iter().find_map(Result::err) {
+        // A log that failed says more than one that is busy.
+        match outcomes.into_iter().filter_map(Result::err).min_by_key(|error| matches!(error, LogError::Busy { .. })) {
             None => Ok(taken),
             Some(error) => {
                 tracing::warn!(%error, taken, "the log did not take a request's events");
