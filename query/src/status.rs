@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{RawQuery, State};
 use ingest::{Ends, EventLog, LogError};
-use schemas::{Checkpoint, Millis, Reason, Source, Tally};
+use schemas::{Checkpoint, FoldSettings, Millis, Reason, Source, Tally};
 use serde::Serialize;
 
 use crate::error::QueryError;
@@ -19,6 +19,8 @@ pub(crate) struct Status {
     log_id: String,
     now: String,
     complete_through: Option<String>,
+    /// The rules by which events are counted.
+    settings: FoldSettings,
     sources: Vec<SourceStatus>,
     totals: Totals,
 }
@@ -76,6 +78,7 @@ pub(crate) async fn show(State(service): State<Arc<QueryService>>, RawQuery(quer
     by_source.values().for_each(|checkpoint| tally.add(&checkpoint.tally));
     Ok(Json(Status {
         log_id: service.log.id().to_string(),
+        settings: service.reader().settings.clone(),
         now: now.to_rfc3339(),
         complete_through: marks.complete_through.map(Millis::to_rfc3339),
         totals: Totals {
