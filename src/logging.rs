@@ -1,5 +1,7 @@
 //! The program's own messages, on stderr.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, Settings};
@@ -8,7 +10,7 @@ use crate::config::{LogFormat, Settings};
 pub(crate) fn start(settings: &Settings) {
     // The storage engine tells at `info` what only its authors want to know.
     let filter = EnvFilter::new(format!("{},fjall=warn,lsm_tree=warn", settings.log_level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let started = match settings.log_format {
         LogFormat::Text => builder.with_target(false).try_init(),
         LogFormat::Json => builder.json().try_init(),
