@@ -1,0 +1,164 @@
+//! The store as the run sees it: the real one, and beside it what must be in it by now.
+//!
+//! Whatever reaches the store is judged at once: a row is the auditor's for its version (so equal stamps are equal
+//! bytes), a checkpoint is the auditor's for its prefix, leads no cell, and has every refusal in the dead-letter log.
+
+use std::collections::BTreeMap;
+
+use aggregator::owner::WriteKind;
+use aggregator::{CountStore, EmbeddedStore};
+use futures_util::FutureExt;
+use schemas::{Bucket, CellKey, Checkpoint, DeadLetter, Dimension, Minute, NewRecord, Reason, Source, StoredRow, Tally, Tier};
+
+use crate::auditor::{self, Auditor, Cell, Counts, Entity, State};
+use crate::cover::Cover;
+use crate::dice::Dice;
+use crate::trace::Trace;
+
+/// One source's part of a store, and its dead letters.
+pub struct Disk<'s> {
+    pub store: &'s EmbeddedStore,
+    pub source: Source,
+    /// The rows that must be there.
+    pub rows: BTreeMap<Cell, StoredRow>,
+    /// Every checkpoint that was the newest once.
+    pub checkpoints: Vec<Checkpoint>,
+    letters: BTreeMap<(u64, u32), DeadLetter>,
+    /// Neither answers nor writes.
+    pub is_out: bool,
+}
+
+pub fn key(cell: &Cell, source: Source) -> CellKey {
+    let entity = schemas::Entity { dimension: Dimension::from_code(cell.entity.dimension).unwrap(), id: (&*cell.entity.id).into() };
+    CellKey { entity, bucket: Bucket { tier: Tier::from_code(cell.tier).unwrap(), start: Minute(cell.start as i32) }, source }
+}
+
+pub fn cell(key: &CellKey) -> Cell {
+    let entity = Entity { dimension: key.entity.dimension.code(), id: (&*key.entity.id).into() };
+    Cell { entity, tier: key.bucket.tier.code(), start: key.bucket.start.0.into() }
+}
+
+pub const fn counts(counts: schemas::Counts) -> Counts {
+    [counts.gross, counts.valid, counts.engaged]
+}
+
+/// A row in the auditor's words.
+pub fn state(row: &StoredRow) -> State {
+    State {
+        offset: row.row.version.0 - 1,
+        counts: counts(row.row.counts),
+        stamp: row.stamp.0,
+        through: row.row.through.0,
+        mark: row.row.mark.map(|mark| (mark.offset.0, counts(mark.since))),
+    }
+}
+
+/// A tally in the auditor's words.
+pub fn tally(tally: &Tally) -> auditor::Tally {
+    let rejected = Reason::ALL.into_iter().map(|reason| (reason.as_str(), tally.rejected_for(reason))).filter(|(_, n)| *n > 0).collect();
+    let Tally { counted, duplicate, corrections, .. } = *tally;
+    auditor::Tally { read: tally.events(), counted, duplicate, corrections, rejected }
+}
+
+impl<'s> Disk<'s> {
+    pub const fn new(store: &'s EmbeddedStore, source: Source) -> Self {
+        Self { store, source, rows: BTreeMap::new(), checkpoints: Vec::new(), letters: BTreeMap::new(), is_out: false }
+    }
+
+    /// Reads cells from the real store.
+    pub fn read(&self, keys: &[CellKey]) -> Vec<Option<StoredRow>> {
+        self.store.read_cells(keys.to_vec()).now_or_never().expect("the store answers at once").expect("the store can be read")
+    }
+
+    /// Reads the checkpoint from the real store.
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        let all = self.store.read_checkpoints().now_or_never().expect("the store answers at once").expect("the store can be read");
+        let found = all.into_iter().find(|(source, _)| *source == self.source).map(|(_, checkpoint)| checkpoint);
+        assert_eq!(found.as_ref(), self.checkpoints.last(), "the stored checkpoint is the newest written");
+        found
+    }
+
+    /// Does a write. Of rows, those that `lands` lets through.
+    pub fn write(&mut self, what: &WriteKind, lands: impl FnMut() -> bool, auditor: &Auditor, cover: &mut Cover, trace: &mut Trace) {
+        match what {
+            WriteKind::DeadLetters(letters) => self.bury(letters, auditor, trace),
+            WriteKind::Rows(rows) => self.write_rows(rows, lands, auditor, cover, trace),
+            WriteKind::Checkpoint(checkpoint) => self.write_checkpoint(checkpoint, auditor, cover, trace),
+        }
+    }
+
+    fn bury(&mut self, letters: &[NewRecord], auditor: &Auditor, trace: &mut Trace) {
+        for record in letters {
+            let letter = DeadLetter::decode(&record.payload).expect("a dead letter can be read");
+            let refused = auditor.refused(letter.offset.0).iter().find(|refused| refused.index == letter.index);
+            let Some(refused) = refused else { panic!("dead letter of an event that is not refused: {letter:?}") };
+            assert_eq!(letter.reason.as_str(), refused.reason, "{letter:?}");
+            assert_eq!(letter.original.bytes().as_deref(), Some(&refused.bytes[..]), "{letter:?}");
+            assert_eq!(letter.source, self.source);
+            trace.line(format_args!("buried {}/{} {}", letter.offset, letter.index, letter.reason));
+            self.letters.insert((letter.offset.0, letter.index), letter);
+        }
+    }
+
+    fn write_rows(
+        &mut self,
+        rows: &[(CellKey, StoredRow)],
+        mut lands: impl FnMut() -> bool,
+        auditor: &Auditor,
+        cover: &mut Cover,
+        trace: &mut Trace,
+    ) {
+        let landing: Vec<_> = rows.iter().filter(|_| lands()).cloned().collect();
+        for (key, row) in &landing {
+            let cell = cell(key);
+            assert_eq!(key.source, self.source);
+            let expected = auditor.state(&cell, row.row.version.0);
+            assert_eq!(Some(&state(row)), expected, "I5: the row of {key} is not what its prefix says");
+            let kept = self.rows.get(&cell).filter(|kept| kept.stamp >= row.stamp);
+            cover.hit_if("late write that no longer matters", kept.is_some_and(|kept| kept.stamp > row.stamp));
+            trace.line(format_args!("row {} {:?} {} = {row:?} kept {}", key.entity, key.bucket.tier, key.bucket.start, kept.is_some()));
+            if kept.is_none() {
+                self.rows.insert(cell, *row);
+            }
+        }
+        let keys: Vec<_> = landing.iter().map(|(key, _)| key.clone()).collect();
+        self.store.write_rows(landing).now_or_never().expect("the store answers at once").expect("the store can be written");
+        for (key, stored) in keys.iter().zip(self.read(&keys)) {
+            assert_eq!(stored.as_ref(), self.rows.get(&cell(key)), "the store keeps the higher stamp of {key}");
+        }
+    }
+
+    fn write_checkpoint(&mut self, checkpoint: &Checkpoint, auditor: &Auditor, cover: &mut Cover, trace: &mut Trace) {
+        trace.line(format_args!("checkpoint {} {:?}", checkpoint.next_offset, checkpoint.tally));
+        let len = checkpoint.next_offset.0;
+        let prefix = auditor.prefix(len);
+        let found = (checkpoint.stamp.0, checkpoint.clock.0, checkpoint.append_time.0, checkpoint.closed.0, checkpoint.adjustments);
+        assert_eq!(found, (prefix.stamp, prefix.clock, prefix.append_time, prefix.closed, prefix.adjustments), "checkpoint {len}");
+        assert_eq!(tally(&checkpoint.tally), prefix.tally, "I1: the tally of {len}");
+        assert_eq!(checkpoint.warm_from.0, auditor.warm_from(len), "where a recovery from {len} begins");
+        let covered = self.checkpoints.last().map_or(0, |last| last.next_offset.0);
+        let write = self.store.write_checkpoint(self.source, checkpoint.clone());
+        write.now_or_never().expect("the store answers at once").expect("the store can be written");
+        if len <= covered {
+            cover.hit("checkpoint of an owner that lags behind");
+            return;
+        }
+        self.checkpoints.push(checkpoint.clone());
+        for offset in covered..len {
+            for cell in auditor.changed(offset) {
+                let version = self.rows.get(cell).map(|row| row.row.version.0);
+                assert!(version > Some(offset), "I4: checkpoint {len} leads {cell:?}, changed at {offset}, stored at {version:?}");
+            }
+            for refused in auditor.refused(offset) {
+                let buried = self.letters.contains_key(&(offset, refused.index));
+                assert!(buried, "I8: checkpoint {len} passes {offset}/{} ({}) without a dead letter", refused.index, refused.reason);
+            }
+        }
+    }
+
+    /// Some older checkpoint, or none at all.
+    pub fn older(&self, dice: &mut Dice) -> Option<Checkpoint> {
+        let at = dice.below(self.checkpoints.len() + 1);
+        at.checked_sub(1).map(|at| self.checkpoints[at].clone())
+    }
+}

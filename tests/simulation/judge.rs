@@ -1,0 +1,208 @@
+//! The quiet end of a run: owners reach the end of the log, and everything is compared with the auditor.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aggregator::owner::{Now, Owner, OwnerOptions};
+use aggregator::{CountStore, Slice};
+use futures_util::FutureExt;
+use schemas::{Checkpoint, Millis, Minute, Tier};
+
+use crate::auditor::Cell;
+use crate::calendar::{DAY, HOUR, MINUTE, YEAR, bucket};
+use crate::disk::{self, Disk};
+use crate::reader::Reading;
+use crate::seat::{Mail, State};
+use crate::world::World;
+
+/// More turns than this without an end is a livelock.
+const TURNS_MAX: usize = 100_000;
+
+impl World<'_> {
+    /// No more faults: every owner reads to the end of the log and stores all of it.
+    pub fn settle(&mut self) {
+        self.disk.is_out = false;
+        self.plan.faults = 0;
+        if self.dice.percent(50) {
+            self.seats.clear();
+        }
+        self.mail.retain(|mail| !matches!(mail, Mail::Tick));
+        let end = self.log.end();
+        for _ in 0..TURNS_MAX {
+            if self.seats.is_empty() {
+                self.seat();
+            }
+            let mut moved = !self.mail.is_empty();
+            while !self.mail.is_empty() {
+                self.deliver();
+            }
+            for at in (0..self.seats.len()).rev() {
+                let Some(status) = self.seats[at].owner().map(Owner::status) else {
+                    self.turn(at);
+                    moved = true;
+                    continue;
+                };
+                let State::Owned(owner) = &mut self.seats[at].state else { continue };
+                if status.position.0 == end && status.recovering == 0 {
+                    owner.drain();
+                }
+                let now = Now { wall: Millis(self.wall()), elapsed: self.elapsed };
+                let name = self.seats[at].name();
+                let State::Owned(owner) = &mut self.seats[at].state else { continue };
+                let asked = owner.poll_load(now).map(|load| Mail::Load { to: name, load });
+                let asked = asked.into_iter().chain(owner.poll_write(now).map(|write| Mail::Write { to: name, write }));
+                let before = self.mail.len();
+                self.mail.extend(asked);
+                moved |= self.mail.len() > before;
+                // Ticks would move the end that it is to reach.
+                owner.poll_tick(now);
+                moved |= self.read(at);
+            }
+            if self.seats.iter().all(|seat| seat.owner().is_some_and(Owner::is_drained)) {
+                return self.settled(end);
+            }
+            if !moved {
+                self.sleep();
+            }
+        }
+        panic!("an owner does not come to an end in {TURNS_MAX} turns");
+    }
+
+    /// Nothing can be done now: the earliest deadline must be in the future, and there must be one.
+    fn sleep(&mut self) {
+        let deadline = self.seats.iter().filter_map(|seat| seat.owner()).filter(|owner| !owner.is_drained()).map(Owner::deadline).min();
+        let Some(deadline) = deadline.filter(|at| *at < Duration::MAX) else { panic!("an owner waits for nothing") };
+        assert!(deadline > self.elapsed, "an owner wants a turn and does nothing with it");
+        self.elapsed = deadline;
+    }
+
+    fn settled(&mut self, end: u64) {
+        for seat in &self.seats {
+            let status = seat.owner().expect("every seat is taken").status();
+            assert_eq!((status.position.0, status.stored.0, status.recovering), (end, end, 0), "a drained owner has stored the log");
+        }
+        self.trace.line(format_args!("settled at {end}"));
+        for what in std::mem::take(&mut self.limbo) {
+            self.disk.write(&what, || true, &self.auditor, &mut self.cover, &mut self.trace);
+        }
+        self.seats.clear();
+    }
+
+    /// Everything that must hold at the end.
+    pub fn judge(&mut self, undisturbed: Disk<'_>) {
+        if self.log.end() == 0 {
+            return;
+        }
+        self.judge_rows();
+        self.judge_sums();
+        self.judge_rereading();
+        self.judge_undisturbed(undisturbed);
+        self.judge_stored();
+        assert_eq!(self.disk.store.conflicts(), 0, "I5: equal stamps, other bytes");
+    }
+
+    /// Every cell is stored as it is after its last change.
+    fn judge_rows(&self) {
+        assert_eq!(self.disk.rows.len(), self.auditor.cells().len(), "cells stored");
+        for (cell, states) in self.auditor.cells() {
+            let last = states.last().expect("a cell has changed");
+            assert_eq!(self.disk.rows.get(cell).map(disk::state).as_ref(), Some(last), "the last row of {cell:?}");
+        }
+    }
+
+    /// I7: hours, days and years are the sum of their minutes, and both are the truth.
+    fn judge_sums(&mut self) {
+        let clock = self.auditor.last().clock;
+        let minutes: Vec<Cell> = self.auditor.cells().keys().filter(|cell| cell.tier == MINUTE).cloned().collect();
+        let mut sums: BTreeMap<Cell, [i64; 3]> = BTreeMap::new();
+        for minute in &minutes {
+            let truth = self.auditor.truth(&minute.entity, MINUTE, minute.start, u64::MAX);
+            if !self.auditor.is_expired(MINUTE, minute.start, clock) {
+                assert_eq!(self.disk.rows.get(minute).map(|row| disk::counts(row.row.counts)), Some(truth), "I7: {minute:?}");
+            }
+            for tier in [HOUR, DAY, YEAR] {
+                let start = bucket(tier, minute.start);
+                let truth = self.auditor.truth(&minute.entity, tier, start, u64::MAX);
+                sums.insert(Cell { entity: minute.entity.clone(), tier, start }, truth);
+            }
+        }
+        for (cell, truth) in sums {
+            if !self.auditor.is_expired(cell.tier, cell.start, clock) {
+                assert_eq!(Reading::answer(cell.clone(), &self.disk, &mut self.dice), truth, "I7: {cell:?}");
+            }
+        }
+    }
+
+    /// I2: owners that start from older checkpoints, or from none, change no row.
+    fn judge_rereading(&mut self) {
+        self.log.start = 0;
+        let rows = self.disk.rows.clone();
+        for _ in 0..2 {
+            let from = self.disk.older(&mut self.dice);
+            self.refold(from, self.options, None);
+            assert!(self.disk.rows == rows, "I2: re-reading changes rows");
+        }
+    }
+
+    /// I5: one owner that nothing ever happens to leaves the same rows.
+    fn judge_undisturbed(&mut self, mut undisturbed: Disk<'_>) {
+        self.refold(None, OwnerOptions::default(), Some(&mut undisturbed));
+        assert!(undisturbed.rows == self.disk.rows, "I5: an undisturbed owner leaves other rows");
+    }
+
+    /// The real store holds these rows and no other.
+    fn judge_stored(&self) {
+        let mut stored = 0;
+        for entity in self.workload.entities() {
+            for tier in Tier::ALL {
+                let key = disk::key(&Cell { entity: entity.clone(), tier: tier.code(), start: 0 }, self.disk.source);
+                let slice = Slice { entity: key.entity, tier, start: Minute::MIN, end: Minute::MAX };
+                let rows = self.disk.store.read_slice(slice).now_or_never().expect("the store answers at once").expect("a slice");
+                for row in rows.iter().filter(|row| row.source == self.disk.source) {
+                    let cell = Cell { entity: entity.clone(), tier: tier.code(), start: row.start.0.into() };
+                    assert_eq!(self.disk.rows.get(&cell), Some(&row.stored), "the stored row of {cell:?}");
+                    stored += 1;
+                }
+            }
+        }
+        assert_eq!(stored, self.disk.rows.len(), "rows in the store");
+    }
+
+    /// One owner folds from a checkpoint to the end of the log; every message arrives at once.
+    fn refold(&mut self, from: Option<Checkpoint>, options: OwnerOptions, other: Option<&mut Disk<'_>>) {
+        let wall = Millis(self.wall());
+        let mut now = Now { wall, elapsed: Duration::ZERO };
+        let Self { disk, auditor, log, cover, trace, settings, .. } = self;
+        let mut other = other;
+        let source = other.as_ref().map_or(disk.source, |other| other.source);
+        let mut owner = Owner::new(source, settings.clone(), options, from, log.ends(), now).expect("a start from an older checkpoint");
+        for _ in 0..TURNS_MAX {
+            now.elapsed += Duration::from_millis(100);
+            if owner.status().position.0 == log.end() && owner.status().recovering == 0 {
+                owner.drain();
+            }
+            if owner.is_drained() {
+                return;
+            }
+            if let Some(load) = owner.poll_load(now) {
+                let rows = other.as_ref().map_or_else(|| disk.read(&load.keys), |other| other.read(&load.keys));
+                owner.loaded(&load, &rows);
+            }
+            if let Some(write) = owner.poll_write(now) {
+                match &mut other {
+                    Some(other) => other.write(&write.what, || true, auditor, cover, trace),
+                    None => disk.write(&write.what, || true, auditor, cover, trace),
+                }
+                owner.written(write.id, now);
+            }
+            if let Some((next, limit)) = owner.wants(now) {
+                log.read(next.0, limit, |record| owner.record(record, now).unwrap_or_else(|error| panic!("a record is refused: {error}")));
+            }
+        }
+        panic!("an undisturbed owner does not come to an end in {TURNS_MAX} turns");
+    }
+
+    fn wall(&self) -> i64 {
+        self.now().wall.0
+    }
+}
