@@ -1,4 +1,11 @@
 //! The embedded log is a log: the suite that every implementation passes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "in a test a failed expectation is a panic"
+)]
 
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};

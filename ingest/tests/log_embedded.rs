@@ -1,4 +1,11 @@
 //! What the embedded log does beyond what every log must: retention, backpressure, closing and reopening, refusing a directory.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "in a test a failed expectation is a panic"
+)]
 
 use std::fs;
 use std::num::NonZeroU32;

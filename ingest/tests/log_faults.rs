@@ -3,6 +3,13 @@
 //!
 //! Some faults need a process of their own: this test binary starts itself again with `child` as its only test and a role in
 //! the environment.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "in a test a failed expectation is a panic"
+)]
 
 use std::fs;
 use std::io::{BufRead, BufReader};

@@ -29,7 +29,6 @@ mod synced_end;
 mod torn_tail;
 mod value;
 
-use std::fs::File;
 use std::num::NonZeroU32;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -92,7 +91,7 @@ struct Shared {
     trimming: Mutex<()>,
     storage: Storage,
     /// Held as long as the database is open; fields drop in order, so it is let go last.
-    _lock: File,
+    _lock: open::DirLock,
 }
 
 /// The database and its keyspaces.

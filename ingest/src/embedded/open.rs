@@ -35,7 +35,17 @@ pub(super) struct Opened {
     pub(super) extents: Vec<Extent>,
     pub(super) append_time: Millis,
     pub(super) synced_end: SyncedEnd,
-    pub(super) lock: File,
+    pub(super) lock: DirLock,
+}
+
+/// The lock on the directory.
+pub(super) struct DirLock(File);
+
+impl Drop for DirLock {
+    /// Closing the file is not enough: a process that is being forked just now holds a copy of it for a moment.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
 }
 
 pub(super) fn open(options: &LogOptions) -> Result<Opened, LogError> {
@@ -77,12 +87,12 @@ impl Directory<'_> {
         Ok(())
     }
 
-    fn lock(&self) -> Result<File, LogError> {
+    fn lock(&self) -> Result<DirLock, LogError> {
         let file = File::options().write(true).create(true).truncate(false).open(self.path.join("lock"));
         let file =
             file.map_err(|error| self.refuse(format!("the directory cannot be written: {error}; check its owner and permissions")))?;
         match file.try_lock() {
-            Ok(()) => Ok(file),
+            Ok(()) => Ok(DirLock(file)),
             Err(TryLockError::WouldBlock) => {
                 Err(self.refuse("another tallymark is running on this directory; stop it first, or use another data directory".into()))
             }

@@ -97,3 +97,50 @@ impl Shared {
 fn corrupt(source_id: Source, offset: Offset, detail: String) -> LogError {
     LogError::Corrupt { source_id, offset, detail }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::read_all;
+    use crate::log::EventLog;
+    use crate::{EmbeddedLog, LogOptions};
+    use schemas::NewRecord;
+    use std::num::NonZeroU32;
+
+    const A: Source = Source(0);
+
+    async fn ten_records(dir: &std::path::Path) -> EmbeddedLog {
+        let log = EmbeddedLog::open(&LogOptions::new(dir, NonZeroU32::MIN)).unwrap();
+        log.append(A, (0..10).map(|_| NewRecord::tick()).collect()).await.unwrap();
+        log
+    }
+
+    fn damage_at(result: Result<impl std::fmt::Debug, LogError>) -> (Offset, String) {
+        match result {
+            Err(LogError::Corrupt { source_id: A, offset, detail }) => (offset, detail),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_record_missing_in_the_middle_is_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = ten_records(dir.path()).await;
+        log.shared.storage.records.remove(value::key(A, Offset(5))).unwrap();
+        assert_eq!(damage_at(read_all(&log, A, Offset(0))), (Offset(5), "it is missing".into()));
+        assert_eq!(damage_at(read_all(&log, A, Offset(5))).0, Offset(5));
+        assert_eq!(read_all(&log, A, Offset(6)).unwrap().len(), 4);
+        assert_eq!(damage_at(log.first_at_or_after(A, Millis(0))).0, Offset(5));
+    }
+
+    #[tokio::test]
+    async fn a_value_that_is_not_what_was_appended_is_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = ten_records(dir.path()).await;
+        let records = &log.shared.storage.records;
+        let other = records.get(value::key(A, Offset(4))).unwrap().unwrap();
+        records.insert(value::key(A, Offset(3)), other).unwrap();
+        let (offset, detail) = damage_at(read_all(&log, A, Offset(0)));
+        assert!(offset == Offset(3) && detail.contains("checksum"), "{detail}");
+    }
+}
