@@ -7,10 +7,9 @@
 //! the numbers must follow each other without a gap and reach the noted one.
 //!
 //! The note is not synced. After a power cut it may be old, which makes the check weaker and never wrong.
-//! Damage in what was not acknowledged yet is left to the database.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
@@ -40,20 +39,33 @@ pub(super) fn note(dir: &Path, journal: u64, batch: u64) {
     }
 }
 
-/// Checks that the journals hold what was acknowledged.
+/// Checks that the journals hold what was acknowledged, and cuts off the torn end that a crash has left.
+/// Nobody else may have them open.
 pub(super) fn check(dir: &Path, db: &Path) -> Result<(), StoreError> {
     let io = |error: io::Error| cannot_open(dir, &error);
     let journals = journals(db).map_err(io)?;
     let mut last: Option<Batch> = None;
+    let mut torn = None;
     for (_, path) in &journals {
-        for batch in batches(path).map_err(io)? {
+        let walk = walk(path).map_err(io)?;
+        for batch in walk.batches {
             if let Some(last) = last.filter(|last| !last.is_followed_by(batch)) {
                 return Err(lost(&format!("{} goes on with batch {} after batch {}", path.display(), batch.number, last.number)));
             }
             last = Some(batch);
         }
+        torn = match walk.rest {
+            Rest::Nothing => None,
+            Rest::OneTorn => Some((path, walk.end)),
+            Rest::More => return Err(lost(&format!("{} is damaged at byte {} and goes on after it", path.display(), walk.end))),
+        };
     }
-    let Some((journal, batch)) = read_note(dir).map_err(io)? else { return Ok(()) };
+    check_note(read_note(dir).map_err(io)?, &journals, last, db)?;
+    torn.map_or(Ok(()), |(path, end)| cut(path, end)).map_err(io)
+}
+
+fn check_note(noted: Option<(u64, u64)>, journals: &[(u64, PathBuf)], last: Option<Batch>, db: &Path) -> Result<(), StoreError> {
+    let Some((journal, batch)) = noted else { return Ok(()) };
     let Some((newest, path)) = journals.last() else {
         return Err(lost(&format!("{} has no journal (*.jnl)", db.display())));
     };
@@ -66,6 +78,15 @@ pub(super) fn check(dir: &Path, db: &Path) -> Result<(), StoreError> {
         last if is_here && last < batch => Err(lost(&format!("{} ends with batch {last}, and {batch} were acknowledged", path.display()))),
         _ => Ok(()),
     }
+}
+
+/// The database cuts a batch that ends early, but would refuse to open over one whose end reached the disk before its middle.
+/// Each batch is synced before the next is written, so only the last can be torn, and it was never acknowledged.
+fn cut(path: &Path, end: u64) -> io::Result<()> {
+    tracing::warn!(journal = %path.display(), end, "a batch that was not acknowledged is torn; it is cut off");
+    let file = File::options().write(true).open(path)?;
+    file.set_len(end)?;
+    file.sync_all()
 }
 
 fn lost(detail: &str) -> StoreError {
@@ -119,17 +140,39 @@ impl Batch {
     }
 }
 
-/// The whole batches in a journal, up to the first that is damaged or torn.
-fn batches(path: &Path) -> io::Result<Vec<Batch>> {
+/// What a journal holds.
+struct Walk {
+    /// Its whole batches, up to the first that is damaged or torn.
+    batches: Vec<Batch>,
+    /// The byte after the last of them.
+    end: u64,
+    /// What comes then.
+    rest: Rest,
+}
+
+enum Rest {
+    /// The end, or the zeros of space that was taken in advance.
+    Nothing,
+    /// At most one batch.
+    OneTorn,
+    /// Something with the end of one batch and the start of the next in it.
+    More,
+}
+
+fn walk(path: &Path) -> io::Result<Walk> {
     let mut entries = Entries { file: BufReader::with_capacity(1 << 16, File::open(path)?), hash: Xxh3Default::new() };
-    let mut found = Vec::new();
+    let mut walk = Walk { batches: Vec::new(), end: 0, rest: Rest::Nothing };
     loop {
         match entries.batch() {
-            Ok(batch) => found.push(batch),
-            Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) => return Ok(found),
+            Ok(batch) => walk.batches.push(batch),
+            Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) => break,
             Err(error) => return Err(error),
         }
+        walk.end = entries.file.stream_position()?;
     }
+    entries.file.seek(io::SeekFrom::Start(walk.end))?;
+    walk.rest = entries.rest()?;
+    Ok(walk)
 }
 
 /// The entries of a journal of the database's format 3: a tag and fixed fields, little-endian.
@@ -163,6 +206,30 @@ impl Entries {
         self.tag(END)?;
         whole(u64::from_le_bytes(self.array()?) == hash && self.array()? == TRAILER)?;
         Ok(Batch { number: number.ok_or(io::ErrorKind::InvalidData)?, seqno })
+    }
+
+    fn rest(&mut self) -> io::Result<Rest> {
+        let border = [TRAILER.as_slice(), &[START]].concat();
+        let mut matched = 0;
+        let mut rest = Rest::Nothing;
+        loop {
+            let bytes = self.file.fill_buf()?;
+            if bytes.is_empty() {
+                return Ok(rest);
+            }
+            for byte in bytes {
+                if *byte != 0 {
+                    rest = Rest::OneTorn;
+                }
+                // No beginning of the border comes again inside it, so that a mismatch starts over.
+                matched = if border.get(matched) == Some(byte) { matched + 1 } else { usize::from(border.first() == Some(byte)) };
+                if matched == border.len() {
+                    return Ok(Rest::More);
+                }
+            }
+            let read = bytes.len();
+            self.file.consume(read);
+        }
     }
 
     /// Reads an item; says the batch's number if it is the one that holds it.

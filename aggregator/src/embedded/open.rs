@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/db        the fjall database; made as db.new and renamed, so that a crash in the making leaves none
+//! DIR/lock      held while the store is open
 //! DIR/synced    where the journal was when the last batch was acknowledged
 //! ```
 
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::Sender;
 use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use fjall::config::{BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry};
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
@@ -61,6 +63,8 @@ pub(super) struct Inner {
     writer: Mutex<Writer>,
     /// Goes with the database, and so tells the watch to end.
     _closing: Sender<()>,
+    /// Held as long as the database is open; fields drop in order, so it is let go last.
+    _lock: File,
 }
 
 /// What the one writer knows.
@@ -69,6 +73,8 @@ pub(super) struct Writer {
     pub(super) next_batch: u64,
 }
 
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+const LOCK_POLL: Duration = Duration::from_millis(5);
 const FORMAT: u8 = 1;
 const FORMAT_KEY: &[u8] = b"format";
 const LOG_ID_KEY: &[u8] = b"log_id";
@@ -77,7 +83,7 @@ impl Inner {
     pub(super) fn open(options: StoreOptions, closing: Sender<()>) -> Result<Self, StoreError> {
         let StoreOptions { dir, log_id, .. } = &options;
         let path = dir.join("db");
-        let _starting = lock(dir)?;
+        let lock = lock(dir)?;
         if !path.try_exists().map_err(|error| cannot_open(dir, &error))? {
             create(&options, &path)?;
         }
@@ -101,6 +107,7 @@ impl Inner {
             writer: Mutex::new(Writer { next_batch }),
             _closing: closing,
             db,
+            _lock: lock,
         })
     }
 
@@ -114,17 +121,21 @@ impl Inner {
     }
 }
 
-/// Keeps two programs from starting here at once; later the database's own lock does.
+/// Keeps all others out. An owner in this process that is just closing is waited for.
 fn lock(dir: &Path) -> Result<File, StoreError> {
     let open = || {
         fs::create_dir_all(dir)?;
         File::options().write(true).create(true).truncate(false).open(dir.join("lock"))
     };
     let file = open().map_err(|error| cannot_open(dir, &format!("{error}; check the directory's owner and permissions")))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(cannot_open_database(dir, &fjall::Error::Locked)),
-        Err(TryLockError::Error(error)) => Err(cannot_open(dir, &format!("it cannot be locked: {error}"))),
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_POLL),
+            Err(TryLockError::WouldBlock) => return Err(cannot_open_database(dir, &fjall::Error::Locked)),
+            Err(TryLockError::Error(error)) => return Err(cannot_open(dir, &format!("it cannot be locked: {error}"))),
+        }
     }
 }
 
