@@ -292,6 +292,13 @@ mod tests {
     }
 
     #[test]
+    fn a_jump_within_an_hour_is_a_boundary() {
+        // St John's went back an hour one minute after midnight.
+        let hours = lengths(Step::Hour, "America/St_Johns", "2010-11-07T01:30:00Z", "2010-11-07T04:30:00Z");
+        assert_eq!(hours, [60, 1, 59, 60]);
+    }
+
+    #[test]
     fn weeks_begin_on_monday_and_start_and_end_cut() {
         let berlin = lengths(Step::Week, "Europe/Berlin", "2026-03-25T10:00:00Z", "2026-04-08T10:00:00Z");
         assert_eq!(berlin, [6_480, 7 * 1_440, 3_600], "from Sunday 22:00 UTC, before the clocks changed and after");
