@@ -71,7 +71,7 @@ pub fn malformed(id: &str, ts: i64, dice: &mut Dice) -> (Vec<u8>, &'static str) 
         0 => (b"{\"event_id\":".to_vec(), "bad_json"),
         1 => (b"[1,2]".to_vec(), "bad_json"),
         2 => (vec![b'{', 0xff, 0xfe, b'}'], "bad_json"),
-        3 => (one(&id, "\"v\"", &now, ",\"ts\":1"), "bad_json"),
+        3 => (one(&id, "\"v\"", &now, ",\"video_id\":\"v\""), "bad_json"),
         4 => (format!("{{\"event_id\":{id},\"video_id\":\"v\"}}").into_bytes(), "missing_field"),
         5 => (one("null", "\"v\"", &now, ""), "missing_field"),
         6 => (one("7", "\"v\"", &now, ""), "wrong_type"),

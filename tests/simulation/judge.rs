@@ -10,6 +10,7 @@ use schemas::{Checkpoint, Millis, Minute, Tier};
 
 use crate::auditor::Cell;
 use crate::calendar::{DAY, HOUR, MINUTE, YEAR, bucket};
+use crate::cover::Cover;
 use crate::disk::{self, Disk};
 use crate::reader::Reading;
 use crate::seat::{Mail, State};
@@ -172,7 +173,8 @@ impl World<'_> {
     fn refold(&mut self, from: Option<Checkpoint>, options: OwnerOptions, other: Option<&mut Disk<'_>>) {
         let wall = Millis(self.wall());
         let mut now = Now { wall, elapsed: Duration::ZERO };
-        let Self { disk, auditor, log, cover, trace, settings, .. } = self;
+        let Self { disk, auditor, log, trace, settings, .. } = self;
+        let cover = &mut Cover::default();
         let mut other = other;
         let source = other.as_ref().map_or(disk.source, |other| other.source);
         let mut owner = Owner::new(source, settings.clone(), options, from, log.ends(), now).expect("a start from an older checkpoint");

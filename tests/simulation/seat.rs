@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use aggregator::fold::Load;
-use aggregator::owner::{Owner, Write, WriteKind};
+use aggregator::owner::{Owner, OwnerStatus, Write, WriteKind};
 use aggregator::recovery::SourceError;
-use schemas::{CellKey, Checkpoint, StoredRow};
+use schemas::{CellKey, Checkpoint, Source, StoredRow};
 
 use crate::auditor::Auditor;
 use crate::cover::Cover;
@@ -93,7 +93,8 @@ impl World<'_> {
                 if self.dice.percent(80)
                     && let Some(load) = owner.poll_load(now)
                 {
-                    self.trace.line(format_args!("owner {name} loads {:?}", load.keys));
+                    let cells: Vec<_> = load.keys.iter().map(disk::cell).collect();
+                    self.trace.line(format_args!("owner {name} loads {cells:?}"));
                     self.cover.hit("load");
                     self.mail.push(Mail::Load { to: name, load });
                 }
@@ -117,7 +118,7 @@ impl World<'_> {
         let (ends, now) = (self.log.ends(), self.now());
         match Owner::new(self.disk.source, self.settings.clone(), self.options, checkpoint.clone(), ends, now) {
             Ok(owner) => {
-                self.trace.line(format_args!("owner {} starts from {:?}", self.seats[at].name, owner.status()));
+                self.trace.line(format_args!("owner {} starts from {:?}", self.seats[at].name, anywhere(owner.status())));
                 if let Some(checkpoint) = &checkpoint {
                     self.cover.hit_if("start from an overtaken checkpoint", Some(checkpoint) != self.disk.checkpoints.last());
                     warm_up_cases(checkpoint, &self.auditor, &mut self.cover);
@@ -155,13 +156,14 @@ impl World<'_> {
             owner.record(record, now).unwrap_or_else(|error| panic!("a record is refused: {error}"))
         });
         let status = owner.status();
+        let status = anywhere(status);
         self.trace.line(format_args!("owner {} read {taken} from {from}: {status:?}", self.seats[at].name));
         self.cover.add("record warmed up", if recovering { taken } else { 0 });
         self.check(&status);
         taken > 0
     }
 
-    fn check(&mut self, status: &aggregator::owner::OwnerStatus) {
+    fn check(&mut self, status: &OwnerStatus) {
         let len = status.position.0;
         let prefix = self.auditor.prefix(len);
         assert_eq!((status.clock.0, status.closed.0), (prefix.clock, prefix.closed), "clock and watermark of {len}");
@@ -261,6 +263,11 @@ impl World<'_> {
         }
         self.mail.push(Mail::Written { to, id, ok });
     }
+}
+
+/// What two runs of a seed have in common: all but the source.
+const fn anywhere(status: OwnerStatus) -> OwnerStatus {
+    OwnerStatus { source: Source(0), ..status }
 }
 
 /// Whether the warm-up from a checkpoint has to do what it is for.

@@ -182,7 +182,7 @@ impl Workload {
         }
         let delta = |dice: &mut Dice| {
             let back = dice.pick(&[0, 60_000, 400_000, 4_000_000, 100_000_000]);
-            let minute = minute_of(clock - self.rules.grace - dice.between(0, back)) - 1 + i64::from(dice.percent(15));
+            let minute = minute_of(clock - self.rules.grace - dice.between(0, back)) - 1 + i64::from(dice.percent(15)) * 2;
             let counts = dice.pick(&[[-1, -1, 0], [2, 2, 0], [0, 0, 1], [0, 0, 0]]);
             (minute, self.viewed(dice), counts)
         };

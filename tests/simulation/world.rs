@@ -233,15 +233,18 @@ impl<'s> World<'s> {
     fn correct(&mut self) {
         let append_time = self.append_time();
         if self.plan.adjustments && self.dice.percent(50) {
-            // Their author reads how many have been taken; a slow one reads an older checkpoint.
-            let read = if self.dice.percent(15) { self.disk.older(&mut self.dice) } else { self.disk.checkpoints.last().cloned() };
-            let after = read.map_or(0, |checkpoint| checkpoint.adjustments);
+            // Their author reads how many have been taken in a checkpoint, which may lag or be an old one by now.
+            let after = match self.dice.below(10) {
+                0 => self.disk.older(&mut self.dice).map_or(0, |checkpoint| checkpoint.adjustments),
+                1..=3 => self.disk.checkpoints.last().map_or(0, |checkpoint| checkpoint.adjustments),
+                _ => self.auditor.last().adjustments,
+            };
             let clock = self.clock_with(append_time);
             for _ in 0..self.dice.pick(&[1, 1, 2]) {
                 let sent = self.workload.adjustment(after, clock, &mut self.dice);
                 self.append(append_time, sent);
             }
-        } else if self.plan.repairs {
+        } else if self.plan.repairs && self.log.end() > 0 {
             if self.marks.is_empty() || self.dice.percent(40) {
                 let (sent, cells) = self.workload.mark(&self.auditor, &mut self.dice);
                 self.marks.push((self.log.end(), cells));
