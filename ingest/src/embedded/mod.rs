@@ -8,14 +8,14 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`open`] | finding or making the log in a directory, and refusing one that is damaged, shorter or in use |
-//! | [`queue`] | the requests that wait |
-//! | [`committer`] | the one thread that writes: offsets, append times, group commit |
-//! | [`value`] | how a record lies in the database |
-//! | [`synced_end`] | the side file that notices a log which came back shorter |
-//! | [`torn_tail`] | cutting off a batch that a power cut left with a hole |
-//! | [`reading`] | lending records, finding an append time |
-//! | [`retention`] | giving up the oldest records |
+//! | `open` | finding or making the log in a directory, and refusing one that is damaged, shorter or in use |
+//! | `queue` | the requests that wait |
+//! | `committer` | the one thread that writes: offsets, append times, group commit |
+//! | `value` | how a record lies in the database |
+//! | `synced_end` | the side file that notices a log which came back shorter |
+//! | `torn_tail` | cutting off a batch that a power cut left with a hole |
+//! | `reading` | lending records, finding an append time |
+//! | `retention` | giving up the oldest records |
 //!
 //! Invariants: a record is read only after it is synced, and acknowledged only after it can be read; append times never go
 //! back, along a source or across the log; the first failed write is the last one (a later write could leave a hole).
