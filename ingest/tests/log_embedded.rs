@@ -181,3 +181,32 @@ fn a_log_that_was_never_finished_being_made_is_made_anew() {
     fs::write(options.dir.join("synced-end"), []).unwrap();
     assert_eq!(EmbeddedLog::open(&options).unwrap().ends(A).unwrap().end, Offset(0));
 }
+
+#[tokio::test]
+async fn trimmed_records_give_their_disk_space_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { memtable_bytes: 1 << 20, ..options(dir.path()) };
+    let log = EmbeddedLog::open(&options).unwrap();
+    let mut state = 1u64;
+    for _ in 0..40 {
+        // Two MiB that do not compress.
+        let payloads = (0..64).map(|_| {
+            let words = (0..4096).map(|_| {
+                state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                (state >> 16).to_le_bytes()
+            });
+            NewRecord::new(RecordKind::Ndjson, words.flatten().collect::<Vec<u8>>())
+        });
+        let next = log.append(A, payloads.collect()).await.unwrap().next;
+        log.trim(A, Offset(next.0.saturating_sub(320))).unwrap();
+    }
+    assert_eq!(read_all(&log, A, log.ends(A).unwrap().start).unwrap().len(), 320);
+    let on_disk = bytes_in(&options.dir.join("database/keyspaces"));
+    assert!(on_disk < 45 << 20, "10 MiB are kept of 80 MiB, and {on_disk} bytes are on the disk");
+}
+
+fn bytes_in(dir: &Path) -> u64 {
+    let bytes = |path: &Path| fs::metadata(path).map(|found| if found.is_dir() { bytes_in(path) } else { found.len() });
+    // Files come and go while the database compacts.
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| bytes(&entry.path()).unwrap_or(0)).sum()
+}
