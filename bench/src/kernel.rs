@@ -35,16 +35,14 @@ fn records(per_record: usize) -> Vec<Stored> {
     records
 }
 
-/// Folds all records; a flush every ten seconds of log clock goes nowhere.
+/// Folds all records; what it flushes, whenever the owner would for its size, goes nowhere.
 fn fold(records: &[Stored], kind: RecordKind, dedup_minutes: i32) {
     let settings = FoldSettings { dedup_minutes, ..FoldSettings::default() };
     let mut fold = Fold::new(Source(0), settings, FoldLimits::default(), None, Offset(0));
-    let mut flushed_at = 0;
     for (offset, record) in (0..).zip(records) {
         let append_time = Millis(record.append_time);
         fold.apply(&Record { offset: Offset(offset), append_time, kind, historical: false, payload: &record.payload });
-        if record.append_time - flushed_at > 10_000 || !fold.has_room() {
-            flushed_at = record.append_time;
+        if fold.is_heavy() {
             while let Some(load) = fold.poll_load() {
                 let nothing = vec![None; load.keys.len()];
                 fold.loaded(&load, &nothing);

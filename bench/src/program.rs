@@ -141,7 +141,7 @@ impl Server {
             .expect("build the program first: cargo build --release");
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let address =
-            lines.by_ref().map(Result::unwrap).find_map(|line| Some(line.split_once("http://")?.1.split_whitespace().next()?.to_owned()));
+            lines.by_ref().map(Result::unwrap).find_map(|line| Some(line.split_once("http://")?.1.split([',', ' ']).next()?.to_owned()));
         std::thread::spawn(move || lines.for_each(drop));
         let server = Self { child, address: address.expect("it prints its address"), _data: data };
         while request(&mut server.connect(), "GET", "/readyz", "", b"").0 != 200 {

@@ -10,6 +10,7 @@
 
 use std::fmt;
 use std::ops::{Add, AddAssign, Neg, Sub};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -54,8 +55,8 @@ impl Dimension {
 pub struct Entity {
     /// What kind of thing.
     pub dimension: Dimension,
-    /// Which one.
-    pub id: Box<str>,
+    /// Which one. Shared, because every flushed row names its entity.
+    pub id: Arc<str>,
 }
 
 /// The id of the one entity of [`Dimension::Site`].

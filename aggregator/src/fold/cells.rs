@@ -16,6 +16,9 @@ use super::entities::{Entities, EntityIx};
 /// The place of a cell in [`Cells`].
 pub(crate) type CellIx = u32;
 
+/// Rows by the names of their cells.
+pub(crate) type Rows = Vec<(CellKey, StoredRow)>;
+
 /// The resident cells of one source.
 pub(crate) struct Cells {
     source: Source,
@@ -97,17 +100,24 @@ impl Cells {
     /// The place of an open minute cell, which starts empty.
     pub(crate) fn open_minute(&mut self, entity: EntityIx, minute: Minute) -> CellIx {
         let bucket = Bucket { tier: Tier::Minute, start: minute };
-        self.find(entity, bucket).unwrap_or_else(|| {
+        let latest = self.entities.latest(entity);
+        if self.get(latest).is_some_and(|cell| cell.entity == entity && cell.bucket == bucket) {
+            return latest;
+        }
+        let ix = self.find(entity, bucket).unwrap_or_else(|| {
             let ix = self.insert(Cell { open: true, ..Cell::fresh(entity, bucket) });
             self.open.entry(minute).or_default().push(ix);
             ix
-        })
+        });
+        self.entities.set_latest(entity, ix);
+        ix
     }
 
     /// The place of a closed cell, which waits for its row if it is new.
     pub(crate) fn closed_cell(&mut self, entity: EntityIx, bucket: Bucket) -> CellIx {
         self.find(entity, bucket).unwrap_or_else(|| {
-            let parked = Some(Box::new(Parked { ticket: 0, changes: Vec::new() }));
+            // Most cells wait with one change: their row comes within one flush.
+            let parked = Some(Box::new(Parked { ticket: 0, changes: Vec::with_capacity(1) }));
             let ix = self.insert(Cell { parked, ..Cell::fresh(entity, bucket) });
             self.to_load.push(ix);
             self.parked_cells += 1;
@@ -197,6 +207,18 @@ impl Cells {
         taken
     }
 
+    /// The rows of cells, those of rollup tiers and those of minutes.
+    pub(crate) fn rows(&self, places: &[CellIx]) -> (Rows, Rows) {
+        let is_minute = |ix: &&CellIx| self.get(**ix).is_some_and(|cell| cell.bucket.tier == Tier::Minute);
+        let minutes = places.iter().filter(is_minute).count();
+        // Sized at once: flushes are large, and growing by doubling would touch twice the memory.
+        let mut rows = (Vec::with_capacity(places.len() - minutes), Vec::with_capacity(minutes));
+        for stored in places.iter().filter_map(|ix| self.stored(*ix)) {
+            if stored.0.bucket.tier == Tier::Minute { rows.1.push(stored) } else { rows.0.push(stored) }
+        }
+        rows
+    }
+
     /// The store has acknowledged these.
     pub(crate) fn landed(&mut self, places: &[CellIx]) {
         for ix in places {
@@ -207,7 +229,7 @@ impl Cells {
     }
 
     /// A cell's name and row.
-    pub(crate) fn stored(&self, ix: CellIx) -> Option<(CellKey, StoredRow)> {
+    fn stored(&self, ix: CellIx) -> Option<(CellKey, StoredRow)> {
         Some((self.key(ix)?, self.get(ix)?.row()))
     }
 

@@ -61,7 +61,7 @@ impl Fold {
         let change: Change = self.change(record.offset, through, op);
         if !cell.bucket().is_expired(self.at.clock, self.settings.ttl_ms(cell.tier)) {
             let ix = self.cells.entities.intern(cell.entity.dimension, &cell.entity.id);
-            self.change_closed(ix, cell.tier, cell.start, change);
+            self.change_closed(ix, cell.bucket(), change);
         }
     }
 }

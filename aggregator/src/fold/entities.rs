@@ -6,12 +6,16 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use schemas::{Dimension, Entity};
 
+use super::cells::CellIx;
+
 /// The place of an entity in [`Entities`].
 pub(crate) type EntityIx = u32;
 
 struct Named {
     entity: Entity,
     cells: u32,
+    /// The open minute cell that it last counted in: most events of an entity fall into one minute.
+    latest: CellIx,
 }
 
 /// Interned entities, counted by the cells that use them.
@@ -35,7 +39,7 @@ impl Entities {
         if let Some(ix) = self.by_name.find(hash_of, same) {
             return *ix;
         }
-        let named = Some(Named { entity: Entity::new(dimension, id), cells: 0 });
+        let named = Some(Named { entity: Entity::new(dimension, id), cells: 0, latest: CellIx::MAX });
         let ix = if let Some(ix) = self.free.pop() {
             if let Some(slot) = self.slots.get_mut(ix as usize) {
                 *slot = named;
@@ -56,6 +60,21 @@ impl Entities {
     /// The entity at a place.
     pub(crate) fn get(&self, ix: EntityIx) -> Option<&Entity> {
         self.slots.get(ix as usize)?.as_ref().map(|named| &named.entity)
+    }
+
+    /// The cell that it last counted in, to be looked at before it is believed.
+    pub(crate) fn latest(&self, ix: EntityIx) -> CellIx {
+        match self.slots.get(ix as usize) {
+            Some(Some(named)) => named.latest,
+            _ => CellIx::MAX,
+        }
+    }
+
+    /// Remembers the cell that it last counted in.
+    pub(crate) fn set_latest(&mut self, ix: EntityIx, cell: CellIx) {
+        if let Some(Some(named)) = self.slots.get_mut(ix as usize) {
+            named.latest = cell;
+        }
     }
 
     /// One more cell uses it.

@@ -29,8 +29,8 @@ mod ids;
 
 use schemas::cell::SITE;
 use schemas::{
-    CellKey, Checkpoint, Counts, DeadLetter, Dimension, Event, EventHash, FoldSettings, Kind, Millis, Minute, Offset, Reason, Record,
-    RecordKind, Rejection, Source, Stage, StoredRow, Tally, Tier, dead_letter::Original, json,
+    Bucket, CellKey, Checkpoint, Counts, DeadLetter, Dimension, Event, EventHash, FoldSettings, Kind, Millis, Minute, Offset, Reason,
+    Record, RecordKind, Rejection, Source, Stage, StoredRow, Tally, Tier, dead_letter::Original, json,
 };
 
 use cell::{Change, Op};
@@ -103,6 +103,8 @@ pub struct Fold {
     warm_index: WarmIndex,
     ids: SeenIds,
     cells: Cells,
+    /// The rollup buckets of the minute that was last rolled up: closing asks for the same ones again and again.
+    rollups: (Minute, [Bucket; 3]),
     site: EntityIx,
     adjustments: u64,
     tally: Tally,
@@ -129,6 +131,7 @@ impl Fold {
             warm_clock: Millis::NEVER,
             warm_index: WarmIndex::default(),
             cells,
+            rollups: (Minute(0), Tier::ROLLUPS.map(|tier| tier.bucket(Minute(0)))),
             site,
             adjustments: 0,
             tally: Tally::default(),
@@ -279,8 +282,7 @@ impl Fold {
             return None;
         }
         let places = self.cells.take_dirty();
-        let rows = places.iter().filter_map(|ix| self.cells.stored(*ix));
-        let (minutes, rollups) = rows.partition(|(key, _)| key.bucket.tier == Tier::Minute);
+        let (rollups, minutes) = self.cells.rows(&places);
         self.in_flight = Some(places);
         self.dead_letter_bytes = 0;
         Some(Flush { rollups, minutes, dead_letters: std::mem::take(&mut self.dead_letters), checkpoint: self.checkpoint() })
@@ -347,21 +349,24 @@ impl Fold {
             let ix = self.cells.open_minute(entity, minute);
             self.cells.change(ix, change);
         } else {
-            self.change_closed(entity, Tier::Minute, minute, change);
+            self.change_closed(entity, Tier::Minute.bucket(minute), change);
             self.change_rollups(entity, minute, Change { through: self.at.closed.start(), ..change });
         }
     }
 
+    /// One change of the hour, the day and the year that hold `minute`.
     fn change_rollups(&mut self, entity: EntityIx, minute: Minute, change: Change) {
-        for tier in Tier::ROLLUPS {
-            self.change_closed(entity, tier, minute, change);
+        if self.rollups.0 != minute {
+            self.rollups = (minute, Tier::ROLLUPS.map(|tier| tier.bucket(minute)));
+        }
+        for bucket in self.rollups.1 {
+            self.change_closed(entity, bucket, change);
         }
     }
 
-    /// A change of the closed cell of a tier that holds `minute`, unless the tier keeps it no longer.
-    fn change_closed(&mut self, entity: EntityIx, tier: Tier, minute: Minute, change: Change) {
-        let bucket = tier.bucket(minute);
-        if bucket.is_expired(self.at.clock, self.settings.ttl_ms(tier)) {
+    /// One change of a closed cell, unless its tier keeps it no longer.
+    fn change_closed(&mut self, entity: EntityIx, bucket: Bucket, change: Change) {
+        if bucket.is_expired(self.at.clock, self.settings.ttl_ms(bucket.tier)) {
             return;
         }
         let ix = self.cells.closed_cell(entity, bucket);

@@ -1,0 +1,125 @@
+//! What a worker hands to the runtime: starting an owner, loads, writes and ticks. Each reports to the worker's inbox.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Instant;
+
+use ingest::LogError;
+use schemas::{FoldSettings, NewRecord, Source, StoredRow};
+use tokio::runtime::Handle;
+
+use super::Backends;
+use crate::fold::Load;
+use crate::owner::{Now, Owner, OwnerOptions, Write, WriteKind};
+use crate::recovery::SourceError;
+use crate::store::StoreError;
+
+/// The source of the dead-letter log, which has one.
+const DEAD_LETTERS: Source = Source(0);
+
+/// What comes to a worker's inbox. It may come after the worker has ended; then nobody needs it.
+pub(super) enum Message {
+    LogGrew,
+    Started(Source, Result<Box<Owner>, StartFailure>),
+    Loaded(Source, Load, Result<Vec<Option<StoredRow>>, StoreError>),
+    Written(Source, u64, Result<(), WriteFailure>),
+    TickFailed(Source),
+    Drain(Instant),
+}
+
+pub(super) enum StartFailure {
+    /// The store or the log does not answer: try again.
+    Later(String),
+    /// It must not start.
+    Never(SourceError),
+}
+
+pub(super) enum WriteFailure {
+    Later(String),
+    Never(String),
+}
+
+/// The way from a worker to the runtime and back.
+#[derive(Clone)]
+pub(super) struct Actor {
+    pub(super) backends: Backends,
+    pub(super) runtime: Handle,
+    pub(super) inbox: Sender<Message>,
+}
+
+impl Actor {
+    pub(super) fn start_owner(&self, source: Source, settings: FoldSettings, options: OwnerOptions, now: Now) {
+        let Self { backends, runtime, inbox } = self.clone();
+        runtime.spawn(async move {
+            let outcome = open_owner(source, &backends, settings, options, now).await;
+            let _ = inbox.send(Message::Started(source, outcome));
+        });
+    }
+
+    pub(super) fn load(&self, source: Source, load: Load) {
+        let (store, inbox) = (Arc::clone(&self.backends.store), self.inbox.clone());
+        self.runtime.spawn(async move {
+            let rows = store.read_cells(load.keys.clone()).await;
+            let _ = inbox.send(Message::Loaded(source, load, rows));
+        });
+    }
+
+    pub(super) fn write(&self, source: Source, write: Write) {
+        let Self { backends, runtime, inbox } = self.clone();
+        runtime.spawn(async move {
+            let outcome = perform(source, write.what, &backends).await;
+            let _ = inbox.send(Message::Written(source, write.id, outcome));
+        });
+    }
+
+    pub(super) fn tick(&self, source: Source) {
+        let (log, inbox) = (Arc::clone(&self.backends.log), self.inbox.clone());
+        self.runtime.spawn(async move {
+            if let Err(error) = log.append(source, vec![NewRecord::tick()]).await {
+                tracing::warn!(%source, %error, "a tick could not be appended");
+                let _ = inbox.send(Message::TickFailed(source));
+            }
+        });
+    }
+}
+
+async fn open_owner(
+    source: Source,
+    backends: &Backends,
+    settings: FoldSettings,
+    options: OwnerOptions,
+    now: Now,
+) -> Result<Box<Owner>, StartFailure> {
+    let checkpoints = backends.store.read_checkpoints().await.map_err(|error| {
+        let detail = error.to_string();
+        if is_passing(&error) {
+            StartFailure::Later(detail)
+        } else {
+            StartFailure::Never(SourceError::Failed { source_id: source, detail })
+        }
+    })?;
+    let checkpoint = checkpoints.into_iter().find_map(|(owner, checkpoint)| (owner == source).then_some(checkpoint));
+    let ends = backends.log.ends(source).map_err(|error| StartFailure::Later(error.to_string()))?;
+    let owner = Owner::new(source, settings, options, checkpoint, ends, now).map_err(StartFailure::Never)?;
+    Ok(Box::new(owner))
+}
+
+async fn perform(source: Source, what: WriteKind, backends: &Backends) -> Result<(), WriteFailure> {
+    let of_store = |error: StoreError| {
+        if is_passing(&error) { WriteFailure::Later(error.to_string()) } else { WriteFailure::Never(error.to_string()) }
+    };
+    match what {
+        WriteKind::DeadLetters(letters) => match backends.dead_letters.append(DEAD_LETTERS, letters).await {
+            Ok(_) => Ok(()),
+            Err(error @ LogError::Busy { .. }) => Err(WriteFailure::Later(error.to_string())),
+            Err(error) => Err(WriteFailure::Never(error.to_string())),
+        },
+        WriteKind::Rows(rows) => backends.store.write_rows(rows.to_vec()).await.map_err(of_store),
+        WriteKind::Checkpoint(checkpoint) => backends.store.write_checkpoint(source, *checkpoint).await.map_err(of_store),
+    }
+}
+
+/// Whether the same call may succeed later.
+pub(super) const fn is_passing(error: &StoreError) -> bool {
+    matches!(error, StoreError::Unavailable(_))
+}
