@@ -127,6 +127,7 @@ fn a_file_can_be_counted_again_on_purpose_and_not_in_another_way_by_accident() {
     assert_counts(&server, &counts, 1);
     assert!(import(&server, &csv, &["--again"]).status.success());
     assert_counts(&server, &counts, 2);
+    assert!(text(&import(&server, &csv, &[])).contains("completely"));
 }
 
 #[test]

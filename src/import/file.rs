@@ -42,7 +42,7 @@ impl ContentFile {
             hasher.update(read);
             bytes += n as u64;
         }
-        Ok(Self { path: path.to_owned(), bytes, content: format!("{:032x}", hasher.digest128()) })
+        Ok(Self { path: path.to_owned(), bytes, content: content_name(&hasher) })
     }
 
     /// The file's name, for people.
@@ -61,7 +61,7 @@ impl ContentFile {
     /// # Errors
     /// If it cannot be read.
     pub(crate) fn open(&self, position: Arc<AtomicU64>) -> io::Result<Box<dyn BufRead + Send>> {
-        let watched = Watched { file: File::open(&self.path)?, position };
+        let watched = Watched { file: File::open(&self.path)?, position, hasher: Xxh3::new(), content: self.content.clone() };
         let mut raw = BufReader::with_capacity(BUFFER_BYTES, watched);
         if raw.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
             Ok(Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(raw))))
@@ -71,15 +71,26 @@ impl ContentFile {
     }
 }
 
+/// Follows what is read, and fails at the end if it was not the content that the file is known by.
 struct Watched {
     file: File,
     position: Arc<AtomicU64>,
+    hasher: Xxh3,
+    content: String,
+}
+
+fn content_name(hasher: &Xxh3) -> String {
+    format!("{:032x}", hasher.digest128())
 }
 
 impl Read for Watched {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.file.read(buffer)?;
         self.position.fetch_add(n as u64, Ordering::Relaxed);
+        self.hasher.update(buffer.get(..n).unwrap_or_default());
+        if n == 0 && !buffer.is_empty() && content_name(&self.hasher) != self.content {
+            return Err(io::Error::other("it has been changed while it was read; import the file as it is now, which is another content"));
+        }
         Ok(n)
     }
 }
@@ -121,6 +132,17 @@ mod tests {
         assert_eq!(hash("a", "x"), hash("b", "x"));
         assert_ne!(hash("a", "x"), hash("a", "y"));
         assert_eq!(hash("a", "x").len(), 32);
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_imported_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        std::fs::write(&path, b"one\n").unwrap();
+        let file = ContentFile::hash(&path).unwrap();
+        std::fs::write(&path, b"two\n").unwrap();
+        let read = file.open(Arc::default()).unwrap().read_to_string(&mut String::new());
+        assert!(read.unwrap_err().to_string().contains("changed"));
     }
 
     #[test]

@@ -107,9 +107,9 @@ pub(crate) enum ImportError {
     #[error("{0}")]
     Server(#[from] ClientError),
     #[error(
-        "gave up after {patience_s} s without the server: {error}\nWhat was sent is kept on the server: run the same command again and it goes on after row {row}."
+        "gave up after {patience_s} s without the server: {error}\nWhat was sent is kept on the server: run the same command again{without_again} and it goes on after row {row}."
     )]
-    Patience { patience_s: u64, error: ClientError, row: u64 },
+    Patience { patience_s: u64, error: ClientError, row: u64, without_again: &'static str },
     #[error(
         "{name} was imported completely before (as {earlier:?}, {rows} rows). Nothing was sent.\nTo count its events once more, say --again."
     )]
@@ -253,7 +253,7 @@ impl<'a> Import<'a> {
             report::complete(&self.file.name(), &sent, resumed_after, bar.rate(&sent), &before, after.as_ref());
             return Ok(true);
         }
-        report::stopped(&self.file.name(), &sent, matches!(ending, Ending::Outage(_)));
+        report::stopped(&self.file.name(), &sent, matches!(ending, Ending::Outage(_)), self.without_again());
         Ok(false)
     }
 
@@ -319,6 +319,11 @@ impl<'a> Import<'a> {
         }
     }
 
+    /// What to leave out of the command that goes on: --again would begin again.
+    const fn without_again(&self) -> &'static str {
+        if self.args.again { " (without --again)" } else { "" }
+    }
+
     async fn wait_for_server(&self, mut error: ClientError, sent: &Sent, bar: &Progress) -> Result<(), ImportError> {
         bar.say(&format!("{error}\nWaiting for the server for up to {} s.", self.args.patience.as_secs()));
         let (begun, mut attempt) = (Instant::now(), 0);
@@ -330,7 +335,7 @@ impl<'a> Import<'a> {
                 Err(now) => error = now,
             }
         }
-        Err(ImportError::Patience { patience_s: begun.elapsed().as_secs(), error, row: sent.last_row })
+        Err(ImportError::Patience { patience_s: begun.elapsed().as_secs(), error, row: sent.last_row, without_again: self.without_again() })
     }
 
     /// How the server stands when all that was sent is in the store; `None` if it does not get there in time.

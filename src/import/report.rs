@@ -22,14 +22,14 @@ pub(crate) fn complete(name: &str, sent: &Sent, resumed_after: u64, rate: u64, b
 }
 
 /// It was stopped before its end.
-pub(crate) fn stopped(name: &str, sent: &Sent, without_barrier: bool) {
+pub(crate) fn stopped(name: &str, sent: &Sent, without_barrier: bool, without_again: &str) {
     println!("{name}: stopped after row {}", sent.last_row);
     lines("accepted", sent.accepted, "");
     if without_barrier {
         println!("  The server did not answer at the end; what it took after that row is found when you go on.");
     }
     unusable(&sent.unusable);
-    println!("Run the same command again to go on; nothing will be counted twice.");
+    println!("Run the same command again{without_again} to go on; nothing will be counted twice.");
 }
 
 /// What would be sent.
