@@ -161,7 +161,8 @@ pub struct Owner {
     last_freshness_ms: i64,
     /// The append time of the first record that no flush has taken.
     oldest: Option<Millis>,
-    last_record_at: Duration,
+    /// When to append a tick, unless a record comes before.
+    tick_at: Duration,
     stored: Offset,
     draining: bool,
     flushes: u64,
@@ -185,7 +186,7 @@ impl Owner {
         let start = recovery::plan(source, checkpoint.as_ref(), ends, &settings, options.accept_gap)?;
         // A source that has been idle, or is empty, ticks at once: its watermark goes on without waiting a minute more.
         let idle_ms = now.wall.since(checkpoint.as_ref().map_or(Millis::NEVER, |c| c.append_time));
-        let idle = Duration::from_millis(u64::try_from(idle_ms).unwrap_or(0)).min(options.tick_after);
+        let idle = Duration::from_millis(u64::try_from(idle_ms).unwrap_or(0));
         Ok(Self {
             source,
             fold: Fold::new(source, settings, options.limits, checkpoint.as_ref(), start.next_offset),
@@ -201,7 +202,7 @@ impl Owner {
             last_flush_took: Duration::ZERO,
             last_freshness_ms: 0,
             oldest: None,
-            last_record_at: now.elapsed.saturating_sub(idle),
+            tick_at: now.elapsed + options.tick_after.saturating_sub(idle),
             draining: false,
             flushes: 0,
             rows: 0,
@@ -239,7 +240,7 @@ impl Owner {
         }
         self.fold.apply(record);
         self.oldest.get_or_insert(record.append_time);
-        self.last_record_at = now.elapsed;
+        self.tick_at = now.elapsed + self.options.tick_after;
         Ok(self.wants(now).is_some())
     }
 
@@ -333,9 +334,9 @@ impl Owner {
 
     /// Whether to append a tick now, because the source has been idle.
     pub fn poll_tick(&mut self, now: Now) -> bool {
-        let due = self.recovering.is_none() && !self.draining && now.elapsed >= self.last_record_at + self.options.tick_after;
+        let due = self.recovering.is_none() && !self.draining && now.elapsed >= self.tick_at;
         if due {
-            self.last_record_at = now.elapsed;
+            self.tick_at = now.elapsed + self.options.tick_after;
         }
         due
     }
@@ -343,7 +344,7 @@ impl Owner {
     /// The next moment at which it may have something to do without being told anything.
     pub fn deadline(&self) -> Duration {
         let ticks = self.recovering.is_none() && !self.draining;
-        let mut at = if ticks { self.last_record_at + self.options.tick_after } else { Duration::MAX };
+        let mut at = if ticks { self.tick_at } else { Duration::MAX };
         match &self.flushing {
             Some(f) if f.waiting_for.is_none() => at = at.min(f.retry_at),
             Some(_) => {}

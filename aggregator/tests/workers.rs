@@ -43,7 +43,7 @@ async fn views(store: &dyn CountStore) -> i64 {
 async fn await_views(store: &dyn CountStore, expected: i64) {
     let counted = async {
         while views(store).await != expected {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(60), counted).await.unwrap();
@@ -86,7 +86,7 @@ async fn a_source_whose_rules_changed_stops_and_says_so() {
             if let Some(SourceState::Stopped(error)) = workers.states().remove(&Source(0)) {
                 return error.to_string();
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     let error = tokio::time::timeout(Duration::from_secs(60), stopped).await.unwrap();
@@ -103,5 +103,20 @@ async fn refused_events_reach_the_dead_letter_log_before_the_checkpoint_passes_t
     await_views(&*backends.store, 1).await;
     let letters = backends.dead_letters.ends(Source(0)).unwrap();
     assert_eq!(letters.end.0, 1);
+    assert!(tokio::task::spawn_blocking(move || workers.drain(Duration::from_secs(30))).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_log_is_ticked_at_once_so_that_its_watermark_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let backends = open(dir.path());
+    let workers = start(&backends, &FoldSettings::default());
+    let both = async {
+        while backends.store.read_checkpoints().await.unwrap().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    // Far below the minute after which an idle source is ticked.
+    tokio::time::timeout(Duration::from_secs(30), both).await.unwrap();
     assert!(tokio::task::spawn_blocking(move || workers.drain(Duration::from_secs(30))).await.unwrap());
 }
