@@ -378,6 +378,16 @@ mod tests {
     }
 
     #[test]
+    fn the_architecture_document_has_this_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/architecture.md");
+        let document = std::fs::read_to_string(path).unwrap();
+        for key in KEYS {
+            let row = format!("| `{}` | `{}` | {} | {} |", key.name, key.default, key.allowed, key.meaning);
+            assert!(document.contains(&row), "docs/architecture.md lacks this row:\n{row}");
+        }
+    }
+
+    #[test]
     fn values_that_do_not_go_together_are_refused() {
         for (changes, says) in [
             ([("sources", "2"), ("spread", "3")], "`sources`, which is 2"),
