@@ -18,21 +18,22 @@ test: needs-cargo needs-cc needs-python ## Run every test.
 	$(CARGO) test --workspace
 
 check: needs-cargo needs-cc ## The tests that need nothing but this machine, and the lints: about 5 minutes.
-	$(CARGO) test --workspace --lib --bins
+	$(CARGO) test --workspace --lib --bins --test simulation
 	$(MAKE) --no-print-directory lint
 
 soak: needs-cargo needs-cc ## Run SEEDS=n schedules of the simulation (10000).
-	TALLYMARK_SIM_SEEDS=$(SEEDS) $(CARGO) test --release --test simulation -- --nocapture
+	SEEDS=$(SEEDS) $(CARGO) test --test simulation -- --exact soak --nocapture
 
 sim: needs-cargo needs-cc ## Repeat one schedule of the simulation: SEED=n.
 	@test -n "$(SEED)" || { echo 'Say which: make sim SEED=n'; exit 2; }
-	TALLYMARK_SIM_SEED=$(SEED) $(CARGO) test --release --test simulation -- --nocapture
+	SEED=$(SEED) $(CARGO) test --test simulation -- --exact one_seed --nocapture
 
 bench: needs-cargo needs-cc ## Measure; prints each figure with its unit.
+	$(CARGO) build --release --bin tallymark
 	$(CARGO) run --release --quiet --package tallymark-bench
 
 fuzz: needs-cargo needs-fuzz ## Fuzz every target for SECONDS=n (30).
-	cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(SECONDS) || exit 1; done
+	cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do mkdir -p corpus/$$target && $(CARGO) +nightly fuzz run $$target corpus/$$target seeds/$$target -- -max_total_time=$(SECONDS) || exit 1; done
 
 lint: needs-cargo ## Formatting and lints.
 	$(CARGO) fmt --all --check
