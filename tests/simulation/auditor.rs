@@ -177,6 +177,12 @@ impl Auditor {
         sum
     }
 
+    /// How many minute cells are open after so many records.
+    pub fn open_cells(&self, len: u64) -> usize {
+        let open = self.by_minute.range(minute_of(self.prefix(len).closed.max(-1 << 50))..);
+        open.map(|(_, entities)| entities.len()).sum()
+    }
+
     /// Whether the tier no longer keeps the bucket when the log clock stands at `clock`.
     pub fn is_expired(&self, tier: u8, start: i64, clock: i64) -> bool {
         let ttl = self.rules.ttl[tier as usize];

@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use schemas::{Bucket, CellKey, Checkpoint, DeadLetter, Dimension, Minute, NewRecord, Reason, Source, StoredRow, Tally, Tier};
 
 use crate::auditor::{self, Auditor, Cell, Counts, Entity, State};
+use crate::calendar::{DAY, HOUR, MINUTE, YEAR, bucket};
 use crate::cover::Cover;
 use crate::dice::Dice;
 use crate::trace::Trace;
@@ -114,6 +115,7 @@ impl<'s> Disk<'s> {
             assert_eq!(key.source, self.source);
             let expected = auditor.state(&cell, row.row.version.0);
             assert_eq!(Some(&state(row)), expected, "I5: the row of {key} is not what its prefix says");
+            self.check_rollups_first(&cell, row.row.version.0, auditor);
             let kept = self.rows.get(&cell).filter(|kept| kept.stamp >= row.stamp);
             cover.hit_if("late write that no longer matters", kept.is_some_and(|kept| kept.stamp > row.stamp));
             trace.line(format_args!("row {} {:?} {} = {row:?} kept {}", key.entity, key.bucket.tier, key.bucket.start, kept.is_some()));
@@ -125,6 +127,16 @@ impl<'s> Disk<'s> {
         self.store.write_rows(landing).now_or_never().expect("the store answers at once").expect("the store can be written");
         for (key, stored) in keys.iter().zip(self.read(&keys)) {
             assert_eq!(stored.as_ref(), self.rows.get(&cell(key)), "the store keeps the higher stamp of {key}");
+        }
+    }
+
+    /// A minute's row never leads those of its hour, day and year: a visible count could fall after a crash.
+    fn check_rollups_first(&self, minute: &Cell, version: u64, auditor: &Auditor) {
+        for tier in [HOUR, DAY, YEAR].into_iter().filter(|_| minute.tier == MINUTE) {
+            let rollup = Cell { tier, start: bucket(tier, minute.start), ..minute.clone() };
+            let stored = self.rows.get(&rollup).map(|row| row.row.version.0);
+            let needed = auditor.state(&rollup, version).map(|_| version);
+            assert!(stored >= needed, "I3: {minute:?} is stored at {version}, before {rollup:?} at {stored:?}");
         }
     }
 

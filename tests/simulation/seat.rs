@@ -85,6 +85,9 @@ impl World<'_> {
                 return;
             }
             State::Read(checkpoint) => {
+                if self.dice.percent(60) {
+                    return;
+                }
                 let checkpoint = checkpoint.take();
                 self.start(at, checkpoint);
                 return;
@@ -163,7 +166,7 @@ impl World<'_> {
         taken > 0
     }
 
-    fn check(&mut self, status: &OwnerStatus) {
+    fn check(&self, status: &OwnerStatus) {
         let len = status.position.0;
         let prefix = self.auditor.prefix(len);
         assert_eq!((status.clock.0, status.closed.0), (prefix.clock, prefix.closed), "clock and watermark of {len}");
@@ -174,6 +177,11 @@ impl World<'_> {
         // Each of dirty and parked cells may pass its bound by what the last record changed.
         let last = len.checked_sub(1).map_or(0, |last| self.auditor.changed(last).len());
         let (sizes, limits) = (status.sizes, self.options.limits);
+        // What must stay, and what eviction, which looks at a bounded number of cells a record, has not got to yet.
+        let unstored: BTreeSet<_> = (status.stored.0..len).flat_map(|offset| self.auditor.changed(offset)).collect();
+        let must_stay = self.auditor.open_cells(len) + unstored.len();
+        let (resident, slack) = (sizes.resident_cells, limits.resident_cells / 2 + 2 * last + 60);
+        assert!(resident <= limits.resident_cells + must_stay + slack, "{resident} resident cells, of which {must_stay} must stay");
         let pending = sizes.dirty_cells + sizes.parked_cells;
         assert!(pending <= 2 * limits.pending_max + last, "{pending} cells pend, with a limit of {}", limits.pending_max);
     }
@@ -231,21 +239,22 @@ impl World<'_> {
     /// A write reaches the store, or not, or in part; and its owner hears the truth of it, or not, or has died.
     fn write(&mut self, to: u64, write: Write) {
         let Write { id, what } = write;
-        let fate = if self.disk.is_out { 0 } else { self.dice.below(100 * 100 / self.plan.faults.max(1)) / 10 };
-        let is_rows = matches!(what, WriteKind::Rows(_));
-        let (executed, ok) = match fate {
-            0 | 1 => (false, false),
-            2 | 3 => (true, false),
-            4..=6 if is_rows => (true, false),
-            _ => (true, true),
+        let goes_wrong = self.dice.percent(self.plan.faults);
+        // Of a call's rows, this share lands; of records and checkpoints all or none.
+        let (share, ok) = match self.dice.below(6) {
+            _ if self.disk.is_out => (0, false),
+            _ if !goes_wrong => (100, true),
+            0 => (0, false),
+            1 | 2 => (100, false),
+            3 => (90, false),
+            _ => (40, false),
         };
-        let (executed, ok) = if self.plan.faults == 0 && !self.disk.is_out { (true, true) } else { (executed, ok) };
-        let share = if !ok && fate > 3 { 50 } else { 100 };
-        if executed {
+        let all = !matches!(what, WriteKind::Rows(_)) || share == 100;
+        if share > 0 {
             let mut left_out = 0;
             let dice = &mut self.dice;
             let lands = || {
-                let lands = dice.percent(share);
+                let lands = all || dice.percent(share);
                 left_out += u64::from(!lands);
                 lands
             };
@@ -257,7 +266,7 @@ impl World<'_> {
             self.limbo.push(what);
         }
         let seat = self.seats.iter().position(|seat| seat.name == to);
-        if let Some(at) = seat.filter(|_| self.dice.percent(self.plan.faults / 8)) {
+        if let Some(at) = seat.filter(|_| self.dice.percent(self.plan.faults / 5)) {
             self.cover.hit("crash in the middle of a flush");
             return self.crash(at);
         }

@@ -157,8 +157,8 @@ impl Workload {
             return clock - dice.between(0, back);
         }
         match dice.below(16) {
-            0..=6 => clock - dice.between(0, 3_000),
-            7 | 8 => clock + dice.between(0, skew),
+            0..=5 => clock - dice.between(0, 3_000),
+            6..=8 => clock + dice.between(0, skew),
             9 => clock + skew + dice.pick(&[0, 1, 30_000, 3_600_000]),
             10 | 11 => clock - grace - dice.between(0, 70_000),
             12 | 13 => clock - dice.between(0, lateness.min(7_200_000)),

@@ -54,6 +54,7 @@ pub struct World<'s> {
     /// The broker's clock.
     wall: i64,
     reader: Reader,
+    asked: Option<Cell>,
     /// Marks whose sets have not been published: the mark's offset and its cells.
     marks: Vec<(u64, Vec<Cell>)>,
 }
@@ -67,7 +68,7 @@ fn settings(dice: &mut Dice) -> FoldSettings {
     let ttl = |dice: &mut Dice| if dice.percent(60) { 0 } else { max_lateness_ms + dice.pick(&[1, 60_000, 4_000_000]) };
     FoldSettings {
         grace_ms: dice.pick(&[0, 1_000, 10_000, 90_000]),
-        max_skew_ms: dice.pick(&[0, 5_000, 60_000, 150_000]),
+        max_skew_ms: dice.pick(&[0, 5_000, 60_000, 150_000, 150_000]),
         max_lateness_ms,
         dedup_minutes: dice.pick(&[0, 1, 2, 10]),
         minute_ttl_ms: ttl(dice),
@@ -80,12 +81,12 @@ fn options(dice: &mut Dice) -> OwnerOptions {
     OwnerOptions {
         flush_interval: Duration::from_millis(dice.pick(&[0, 50, 300, 1_000])),
         tick_after: Duration::from_secs(dice.pick(&[2, 60, 600])),
-        read: ReadLimit { records: dice.pick(&[1, 3, 10, 1_000]), bytes: dice.pick(&[1, 500, 1 << 20]) },
+        read: ReadLimit { records: dice.pick(&[1, 10, 1_000]), bytes: dice.pick(&[1, 1 << 20, 1 << 20]) },
         limits: FoldLimits {
             resident_cells: dice.pick(&[1, 8, 30, 1_000_000]),
-            pending_max: dice.pick(&[1, 5, 40, 200_000]),
-            dead_letter_bytes: dice.pick(&[60, 1 << 20]),
-            load_cells: dice.pick(&[1, 2, 7, 10_000]),
+            pending_max: dice.pick(&[2, 20, 60, 200_000, 200_000]),
+            dead_letter_bytes: dice.pick(&[200, 1 << 20, 1 << 20]),
+            load_cells: dice.pick(&[1, 7, 10_000, 10_000]),
         },
         accept_gap: false,
     }
@@ -107,7 +108,7 @@ impl<'s> World<'s> {
             steps: dice.pick(&[200, 600, 1_500]),
             owners_max: dice.pick(&[1, 2, 2, 3]),
             faults: dice.pick(&[0, 10, 40]),
-            crashes: dice.pick(&[0, 1, 4]),
+            crashes: dice.pick(&[0, 2, 5]),
             adjustments: seed % 3 == 0,
             repairs: seed % 2 == 0,
             appends: dice.pick(&[8, 20, 35]),
@@ -131,6 +132,7 @@ impl<'s> World<'s> {
             elapsed: Duration::from_secs(100),
             names: 0,
             reader: Reader::default(),
+            asked: None,
             marks: Vec::new(),
             dice,
         }
@@ -152,7 +154,7 @@ impl<'s> World<'s> {
 
     fn step(&mut self) {
         let Plan { appends, reads, crashes, .. } = self.plan;
-        let kinds = [appends, 3, crashes, 2, 30, 30, reads, 3, 1, 1, 3];
+        let kinds = [appends, 5, crashes, 2, 45, 45, reads, 3, 1, 1, 3];
         let mut at = self.dice.below(kinds.iter().sum());
         let kind = kinds.iter().position(|weight| {
             let here = at < *weight;
@@ -278,11 +280,14 @@ impl<'s> World<'s> {
 
     fn query(&mut self) {
         if self.reader.is_idle() {
+            let again = self.asked.take().filter(|_| self.dice.percent(60));
             let entities = self.workload.entities();
             let entity = entities[self.dice.below(entities.len().min(8))].clone();
             let tier = self.dice.pick(&[1, 1, 2, 3]);
             let minute = minute_of(self.auditor.last().clock.max(0)) - self.dice.pick(&[0, 0, 1, 5, 60]);
-            self.reader.ask(Cell { entity, tier, start: bucket(tier, minute) });
+            let cell = again.unwrap_or_else(|| Cell { entity, tier, start: bucket(tier, minute) });
+            self.asked = Some(cell.clone());
+            self.reader.ask(cell);
         }
         let rises = !self.plan.adjustments;
         if let Some(answer) = self.reader.step(&self.disk, &self.auditor, rises, &mut self.dice, &mut self.cover) {
