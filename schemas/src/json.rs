@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{self, Deserializer, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::event::{Event, Kind, Reason, Rejection};
@@ -51,7 +51,7 @@ pub fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
     let wire = WireOut {
         event_id: &event.event_id,
         video_id: &event.video_id,
-        ts: event.ts.0,
+        ts: TsOut(event.ts),
         space_id: event.space_id.as_deref(),
         viewer_id: event.viewer_id.as_deref(),
         watch_ms: event.watch_ms,
@@ -120,7 +120,7 @@ impl<'a> Wire<'a> {
 struct WireOut<'a> {
     event_id: &'a str,
     video_id: &'a str,
-    ts: i64,
+    ts: TsOut,
     #[serde(skip_serializing_if = "Option::is_none")]
     space_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -175,6 +175,15 @@ impl<'de> Deserialize<'de> for Ts {
             }
         }
         deserializer.deserialize_any(TsVisitor)
+    }
+}
+
+/// A number where [`Ts`] takes one, and text for an instant so early that its number would look like seconds.
+struct TsOut(Millis);
+
+impl Serialize for TsOut {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0.0 < MIN_NUMERIC_TS { serializer.serialize_str(&self.0.to_rfc3339()) } else { serializer.serialize_i64(self.0.0) }
     }
 }
 
@@ -356,7 +365,7 @@ mod tests {
         #[test]
         fn events_round_trip(
             event_id in id(), video_id in id(), space_id in proptest::option::of(id()), viewer_id in proptest::option::of(id()),
-            ts in MIN_NUMERIC_TS..=crate::time::MAX_MILLIS.0, watch_ms in proptest::option::of(any::<u64>()), engaged in any::<bool>(),
+            ts in crate::time::MIN_MILLIS.0..=crate::time::MAX_MILLIS.0, watch_ms in proptest::option::of(any::<u64>()), engaged in any::<bool>(),
         ) {
             let event = Event {
                 event_id: event_id.into(), video_id: video_id.into(), space_id: space_id.map(Cow::from), viewer_id: viewer_id.map(Cow::from),
