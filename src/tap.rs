@@ -12,7 +12,7 @@ use crate::client::{ClientError, Lines, RecordsAsk, Server};
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  tallymark tap --limit 10                 the oldest ten events that the log holds
+  tallymark tap --limit 10                 the oldest ten records that the log holds
   tallymark tap --follow                   what comes in from now on
   tallymark tap --video v1 | jq .event.ts  one video's events")]
 pub(crate) struct TapArgs {
