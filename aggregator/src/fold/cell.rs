@@ -4,6 +4,7 @@ use schemas::cell::Mark;
 use schemas::{Bucket, Counts, Millis, Offset, Row, Stamp, StoredRow};
 
 use super::entities::EntityIx;
+use super::parking::Waiting;
 
 /// What one record does to one cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,14 +40,6 @@ impl Change {
     }
 }
 
-/// What a parked cell waits for.
-#[derive(Debug)]
-pub(crate) struct Parked {
-    /// The load that was asked for this parking; answers to any other do not count.
-    pub(crate) ticket: u64,
-    pub(crate) changes: Vec<Change>,
-}
-
 /// A cell in memory.
 #[derive(Debug)]
 pub(crate) struct Cell {
@@ -60,7 +53,7 @@ pub(crate) struct Cell {
     /// The version it was loaded with: changes below it are in it already.
     pub(crate) base: Offset,
     /// Its changes while it is not loaded yet.
-    pub(crate) parked: Option<Box<Parked>>,
+    pub(crate) waiting: Option<Waiting>,
     /// It has changes that no flush has taken.
     pub(crate) dirty: bool,
     /// It is in the flush that is under way.
@@ -83,7 +76,7 @@ impl Cell {
             through: Millis::NEVER,
             mark: None,
             base: Offset(0),
-            parked: None,
+            waiting: None,
             dirty: false,
             in_flight: false,
             open: false,
@@ -134,7 +127,7 @@ impl Cell {
 
     /// Whether forgetting it loses nothing: the store has acknowledged its every change.
     pub(crate) fn may_go(&self) -> bool {
-        !self.dirty && !self.in_flight && !self.open && self.parked.is_none()
+        !self.dirty && !self.in_flight && !self.open && self.waiting.is_none()
     }
 }
 

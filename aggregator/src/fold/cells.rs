@@ -10,8 +10,9 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use schemas::{Bucket, CellKey, Minute, Source, StoredRow, Tier};
 
-use super::cell::{Cell, Change, Parked};
+use super::cell::{Cell, Change};
 use super::entities::{Entities, EntityIx};
+use super::parking::{Parking, Waiting};
 
 /// The place of a cell in [`Cells`].
 pub(crate) type CellIx = u32;
@@ -35,9 +36,8 @@ pub(crate) struct Cells {
     to_load: Vec<CellIx>,
     /// Parked cells.
     parked_cells: usize,
-    /// Parked changes.
-    parked_changes: usize,
-    last_ticket: u64,
+    parking: Parking,
+    last_ticket: u32,
     hand: usize,
     resident_max: usize,
 }
@@ -46,7 +46,7 @@ pub(crate) struct Cells {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Load {
     /// Names this load in its answer.
-    pub ticket: u64,
+    pub ticket: u32,
     /// What to read.
     pub keys: Vec<CellKey>,
     places: Vec<CellIx>,
@@ -69,7 +69,7 @@ impl Cells {
             dirty: Vec::new(),
             to_load: Vec::new(),
             parked_cells: 0,
-            parked_changes: 0,
+            parking: Parking::new(),
             last_ticket: 0,
             hand: 0,
             resident_max,
@@ -86,7 +86,7 @@ impl Cells {
 
     /// Cells that wait for their row, and the changes that wait with them.
     pub(crate) const fn parked_len(&self) -> (usize, usize) {
-        (self.parked_cells, self.parked_changes)
+        (self.parked_cells, self.parking.len())
     }
 
     pub(crate) fn get(&self, ix: CellIx) -> Option<&Cell> {
@@ -116,9 +116,7 @@ impl Cells {
     /// The place of a closed cell, which waits for its row if it is new.
     pub(crate) fn closed_cell(&mut self, entity: EntityIx, bucket: Bucket) -> CellIx {
         self.find(entity, bucket).unwrap_or_else(|| {
-            // Most cells wait with one change: their row comes within one flush.
-            let parked = Some(Box::new(Parked { ticket: 0, changes: Vec::with_capacity(1) }));
-            let ix = self.insert(Cell { parked, ..Cell::fresh(entity, bucket) });
+            let ix = self.insert(Cell { waiting: Some(Waiting::NEW), ..Cell::fresh(entity, bucket) });
             self.to_load.push(ix);
             self.parked_cells += 1;
             ix
@@ -129,11 +127,8 @@ impl Cells {
     pub(crate) fn change(&mut self, ix: CellIx, change: Change) {
         let Some(cell) = self.slots.get_mut(ix as usize).and_then(Option::as_mut) else { return };
         cell.used = true;
-        if let Some(parked) = &mut cell.parked {
-            if !parked.changes.last_mut().is_some_and(|last| last.absorb(change)) {
-                parked.changes.push(change);
-                self.parked_changes += 1;
-            }
+        if let Some(waiting) = &mut cell.waiting {
+            self.parking.push(waiting, change);
         } else if cell.apply(change) && !cell.dirty {
             cell.dirty = true;
             self.dirty.push(ix);
@@ -164,12 +159,13 @@ impl Cells {
         if self.to_load.is_empty() {
             return None;
         }
-        self.last_ticket += 1;
+        // 0 stands for no load; a ticket of 4 billion loads ago is not under way any more.
+        self.last_ticket = self.last_ticket.wrapping_add(1).max(1);
         let ticket = self.last_ticket;
         let places: Vec<CellIx> = self.to_load.drain(..self.to_load.len().min(max)).collect();
         for ix in &places {
-            if let Some(parked) = self.get_mut(*ix).and_then(|cell| cell.parked.as_mut()) {
-                parked.ticket = ticket;
+            if let Some(waiting) = self.get_mut(*ix).and_then(|cell| cell.waiting.as_mut()) {
+                waiting.ticket = ticket;
             }
         }
         let keys = places.iter().filter_map(|ix| self.key(*ix)).collect();
@@ -180,12 +176,11 @@ impl Cells {
     pub(crate) fn loaded(&mut self, load: &Load, rows: &[Option<StoredRow>]) {
         for (ix, row) in load.places.iter().zip(rows) {
             let Some(cell) = self.slots.get_mut(*ix as usize).and_then(Option::as_mut) else { continue };
-            let Some(parked) = cell.parked.take_if(|parked| parked.ticket == load.ticket) else { continue };
+            let Some(mut waiting) = cell.waiting.take_if(|waiting| waiting.ticket == load.ticket) else { continue };
             cell.load(*row);
             self.parked_cells -= 1;
-            self.parked_changes -= parked.changes.len();
             let mut changed = false;
-            for change in parked.changes {
+            while let Some(change) = self.parking.pop(&mut waiting) {
                 changed |= cell.apply(change);
             }
             if changed && !cell.dirty {

@@ -16,7 +16,7 @@
 //! | [`clock`] | log clock, stamp, watermark; where warm-up begins |
 //! | [`classify`] | too old, in the future |
 //! | [`ids`] | the ids of the deduplication window |
-//! | [`cell`], [`cells`], [`entities`] | resident cells: changed, parked, loaded, evicted |
+//! | [`cell`], [`cells`], [`entities`], [`parking`] | resident cells: changed, parked, loaded, evicted |
 //! | [`correct`] | adjustments and repairs |
 
 mod cell;
@@ -26,6 +26,7 @@ mod clock;
 mod correct;
 mod entities;
 mod ids;
+mod parking;
 
 use schemas::cell::SITE;
 use schemas::{
