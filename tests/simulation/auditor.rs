@@ -8,96 +8,60 @@ use std::rc::Rc;
 
 use crate::calendar::{DAY, HOUR, MINUTE, MINUTE_MS, NEVER, YEAR, bucket, bucket_end, minute_of};
 use crate::cover::Cover;
-
-/// Gross, valid, engaged.
-pub type Counts = [i64; 3];
-
-/// What is counted: the code of a dimension (video, space, site), and an id.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entity {
-    pub dimension: u8,
-    pub id: Rc<str>,
-}
-
-/// A cell of the one source.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Cell {
-    pub entity: Entity,
-    pub tier: u8,
-    pub start: i64,
-}
+use crate::meaning::{Cell, Counts, Entity, Meaning, Said};
 
 /// A cell as it is after the change at `offset`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct State {
-    pub offset: u64,
-    pub counts: Counts,
-    pub stamp: i64,
-    pub through: i64,
-    pub mark: Option<(u64, Counts)>,
-}
-
-/// What the workload put into a record as one event.
-#[derive(Clone, Debug)]
-pub enum Said {
-    Event { id: Rc<str>, entities: Vec<Entity>, ts: i64, engaged: bool },
-    Malformed(&'static str),
-}
-
-/// What a record means.
-#[derive(Clone, Debug)]
-pub enum Meaning {
-    Events { historical: bool, events: Vec<(Vec<u8>, Said)> },
-    Tick,
-    Unknown,
-    Adjustment { after: u64, deltas: Vec<(i64, Vec<Entity>, Counts)> },
-    Mark(Vec<Cell>),
-    Set { mark: u64, cells: Vec<(Cell, Counts)> },
-    BadCorrection,
+pub(crate) struct State {
+    pub(crate) offset: u64,
+    pub(crate) counts: Counts,
+    pub(crate) stamp: i64,
+    pub(crate) through: i64,
+    pub(crate) mark: Option<(u64, Counts)>,
 }
 
 /// The rules, as numbers.
 #[derive(Clone, Debug)]
-pub struct Rules {
-    pub grace: i64,
-    pub skew: i64,
-    pub lateness: i64,
-    pub dedup: i64,
-    pub ttl: [i64; 4],
+pub(crate) struct Rules {
+    pub(crate) grace: i64,
+    pub(crate) skew: i64,
+    pub(crate) lateness: i64,
+    pub(crate) dedup: i64,
+    pub(crate) ttl: [i64; 4],
 }
 
 /// What became of the events of a prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    pub read: u64,
-    pub counted: u64,
-    pub duplicate: u64,
-    pub corrections: u64,
-    pub rejected: BTreeMap<&'static str, u64>,
+pub(crate) struct Tally {
+    pub(crate) read: u64,
+    pub(crate) counted: u64,
+    pub(crate) duplicate: u64,
+    pub(crate) corrections: u64,
+    pub(crate) rejected: BTreeMap<&'static str, u64>,
 }
 
 /// What is known of a prefix as a whole.
 #[derive(Clone, Debug)]
-pub struct Prefix {
-    pub clock: i64,
-    pub stamp: i64,
+pub(crate) struct Prefix {
+    pub(crate) clock: i64,
+    pub(crate) stamp: i64,
     /// In ms, or [`NEVER`].
-    pub closed: i64,
-    pub append_time: i64,
-    pub adjustments: u64,
-    pub tally: Tally,
+    pub(crate) closed: i64,
+    pub(crate) append_time: i64,
+    pub(crate) adjustments: u64,
+    pub(crate) tally: Tally,
 }
 
 /// An event that must be among the dead letters.
 #[derive(Debug)]
-pub struct Refused {
-    pub index: u32,
-    pub reason: &'static str,
-    pub bytes: Vec<u8>,
+pub(crate) struct Refused {
+    pub(crate) index: u32,
+    pub(crate) reason: &'static str,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// The auditor of one source.
-pub struct Auditor {
+pub(crate) struct Auditor {
     rules: Rules,
     /// By length.
     prefixes: Vec<Prefix>,
@@ -110,7 +74,7 @@ pub struct Auditor {
     refused: Vec<Vec<Refused>>,
     /// When (minute of the log clock) an id was read in an event that was not rejected.
     seen: BTreeMap<Rc<str>, Vec<i64>>,
-    pub cover: Cover,
+    pub(crate) cover: Cover,
 }
 
 fn add(to: &mut Counts, more: Counts) {
@@ -118,7 +82,7 @@ fn add(to: &mut Counts, more: Counts) {
 }
 
 impl Auditor {
-    pub fn new(rules: Rules) -> Self {
+    pub(crate) fn new(rules: Rules) -> Self {
         let empty = Prefix { clock: NEVER, stamp: 0, closed: NEVER, append_time: NEVER, adjustments: 0, tally: Tally::default() };
         Self {
             rules,
@@ -134,43 +98,43 @@ impl Auditor {
     }
 
     /// The prefix of so many records.
-    pub fn prefix(&self, len: u64) -> &Prefix {
+    pub(crate) fn prefix(&self, len: u64) -> &Prefix {
         &self.prefixes[len as usize]
     }
 
-    pub fn last(&self) -> &Prefix {
+    pub(crate) fn last(&self) -> &Prefix {
         self.prefix(self.changed.len() as u64)
     }
 
-    pub fn refused(&self, offset: u64) -> &[Refused] {
+    pub(crate) fn refused(&self, offset: u64) -> &[Refused] {
         &self.refused[offset as usize]
     }
 
     /// The cells that the record at `offset` changes.
-    pub fn changed(&self, offset: u64) -> &[Cell] {
+    pub(crate) fn changed(&self, offset: u64) -> &[Cell] {
         &self.changed[offset as usize]
     }
 
-    pub const fn cells(&self) -> &BTreeMap<Cell, Vec<State>> {
+    pub(crate) const fn cells(&self) -> &BTreeMap<Cell, Vec<State>> {
         &self.cells
     }
 
     /// The state of a cell that has changed last at `version - 1`, if it changed there.
-    pub fn state(&self, cell: &Cell, version: u64) -> Option<&State> {
+    pub(crate) fn state(&self, cell: &Cell, version: u64) -> Option<&State> {
         let states = self.cells.get(cell)?;
         let found = states.binary_search_by_key(&version, |state| state.offset + 1).ok()?;
         states.get(found)
     }
 
     /// The counts of a cell as of the prefix of `len` records.
-    pub fn counts_at(&self, cell: &Cell, len: u64) -> Counts {
+    pub(crate) fn counts_at(&self, cell: &Cell, len: u64) -> Counts {
         let states = self.cells.get(cell).map_or(&[][..], |states| states);
         let before = states.partition_point(|state| state.offset < len);
         before.checked_sub(1).map_or([0; 3], |last| states[last].counts)
     }
 
     /// The sum of what records below `len` add to the minutes of a bucket.
-    pub fn truth(&self, entity: &Entity, tier: u8, start: i64, len: u64) -> Counts {
+    pub(crate) fn truth(&self, entity: &Entity, tier: u8, start: i64, len: u64) -> Counts {
         let minutes = self.deltas.range((entity.clone(), start)..(entity.clone(), bucket_end(tier, start)));
         let mut sum = [0; 3];
         minutes.flat_map(|(_, deltas)| deltas).filter(|(offset, _)| *offset < len).for_each(|(_, counts)| add(&mut sum, *counts));
@@ -178,27 +142,27 @@ impl Auditor {
     }
 
     /// How many minute cells are open after so many records.
-    pub fn open_cells(&self, len: u64) -> usize {
+    pub(crate) fn open_cells(&self, len: u64) -> usize {
         let open = self.by_minute.range(minute_of(self.prefix(len).closed.max(-1 << 50))..);
         open.map(|(_, entities)| entities.len()).sum()
     }
 
     /// Whether the tier no longer keeps the bucket when the log clock stands at `clock`.
-    pub fn is_expired(&self, tier: u8, start: i64, clock: i64) -> bool {
+    pub(crate) fn is_expired(&self, tier: u8, start: i64, clock: i64) -> bool {
         let ttl = self.rules.ttl[tier as usize];
         ttl > 0 && bucket_end(tier, start) * MINUTE_MS + ttl <= clock
     }
 
     /// The first record that a recovery from the prefix has to read: the first whose append time is in or after the
     /// minute of `closed - skew`, less the minutes of deduplication.
-    pub fn warm_from(&self, len: u64) -> u64 {
+    pub(crate) fn warm_from(&self, len: u64) -> u64 {
         let from = (minute_of(self.prefix(len).closed - self.rules.skew) - self.rules.dedup) * MINUTE_MS;
         let first = (0..len).find(|offset| self.prefix(offset + 1).append_time >= from);
         first.unwrap_or(len)
     }
 
     /// Takes in the record at the next offset.
-    pub fn append(&mut self, append_time: i64, meaning: &Meaning, payload: &[u8]) {
+    pub(crate) fn append(&mut self, append_time: i64, meaning: &Meaning, payload: &[u8]) {
         let offset = self.changed.len() as u64;
         let before = self.last().clone();
         let clock = before.clock.max(append_time);

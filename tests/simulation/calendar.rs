@@ -1,15 +1,15 @@
 //! Bucket arithmetic and date texts for the auditor, made apart from the program's own: years are walked, not computed.
 
-pub const MINUTE_MS: i64 = 60_000;
-pub const NEVER: i64 = i64::MIN;
+pub(crate) const MINUTE_MS: i64 = 60_000;
+pub(crate) const NEVER: i64 = i64::MIN;
 /// Tiers by their stored code.
-pub const MINUTE: u8 = 0;
-pub const HOUR: u8 = 1;
-pub const DAY: u8 = 2;
-pub const YEAR: u8 = 3;
+pub(crate) const MINUTE: u8 = 0;
+pub(crate) const HOUR: u8 = 1;
+pub(crate) const DAY: u8 = 2;
+pub(crate) const YEAR: u8 = 3;
 
 /// The minute that holds an instant.
-pub const fn minute_of(ms: i64) -> i64 {
+pub(crate) const fn minute_of(ms: i64) -> i64 {
     ms.div_euclid(MINUTE_MS)
 }
 
@@ -33,7 +33,7 @@ const fn year_around(day: i64) -> (i64, i64) {
 }
 
 /// The first minute of the bucket of a tier that holds `minute`.
-pub const fn bucket(tier: u8, minute: i64) -> i64 {
+pub(crate) const fn bucket(tier: u8, minute: i64) -> i64 {
     match tier {
         MINUTE => minute,
         HOUR => minute.div_euclid(60) * 60,
@@ -43,7 +43,7 @@ pub const fn bucket(tier: u8, minute: i64) -> i64 {
 }
 
 /// The first minute after the bucket.
-pub const fn bucket_end(tier: u8, start: i64) -> i64 {
+pub(crate) const fn bucket_end(tier: u8, start: i64) -> i64 {
     match tier {
         MINUTE => start + 1,
         HOUR => start + 60,
@@ -56,7 +56,7 @@ pub const fn bucket_end(tier: u8, start: i64) -> i64 {
 }
 
 /// An instant as RFC 3339 with an offset of whole minutes.
-pub fn rfc3339(ms: i64, offset_minutes: i64) -> String {
+pub(crate) fn rfc3339(ms: i64, offset_minutes: i64) -> String {
     let local = ms + offset_minutes * MINUTE_MS;
     let (day, in_day) = (local.div_euclid(86_400_000), local.rem_euclid(86_400_000));
     let (year, first) = year_around(day);

@@ -4,31 +4,31 @@ use std::collections::BTreeMap;
 
 /// Special cases by name.
 #[derive(Default)]
-pub struct Cover(BTreeMap<&'static str, u64>);
+pub(crate) struct Cover(BTreeMap<&'static str, u64>);
 
 impl Cover {
-    pub fn hit(&mut self, case: &'static str) {
+    pub(crate) fn hit(&mut self, case: &'static str) {
         self.add(case, 1);
     }
 
-    pub fn hit_if(&mut self, case: &'static str, occurred: bool) {
+    pub(crate) fn hit_if(&mut self, case: &'static str, occurred: bool) {
         self.add(case, u64::from(occurred));
     }
 
-    pub fn add(&mut self, case: &'static str, times: u64) {
+    pub(crate) fn add(&mut self, case: &'static str, times: u64) {
         *self.0.entry(case).or_default() += times;
     }
 
-    pub fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         other.0.iter().for_each(|(case, times)| self.add(case, *times));
     }
 
     /// The names of cases that did not occur.
-    pub fn missing(&self, wanted: &[&'static str]) -> Vec<&'static str> {
+    pub(crate) fn missing(&self, wanted: &[&'static str]) -> Vec<&'static str> {
         wanted.iter().copied().filter(|case| self.0.get(case).is_none_or(|times| *times == 0)).collect()
     }
 
-    pub fn report(&self) -> String {
+    pub(crate) fn report(&self) -> String {
         self.0.iter().map(|(case, times)| format!("{times:>9}  {case}\n")).collect()
     }
 }

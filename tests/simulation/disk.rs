@@ -10,41 +10,42 @@ use aggregator::{CountStore, EmbeddedStore};
 use futures_util::FutureExt;
 use schemas::{Bucket, CellKey, Checkpoint, DeadLetter, Dimension, Minute, NewRecord, Reason, Source, StoredRow, Tally, Tier};
 
-use crate::auditor::{self, Auditor, Cell, Counts, Entity, State};
+use crate::auditor::{self, Auditor, State};
 use crate::calendar::{DAY, HOUR, MINUTE, YEAR, bucket};
 use crate::cover::Cover;
 use crate::dice::Dice;
+use crate::meaning::{Cell, Counts, Entity};
 use crate::trace::Trace;
 
 /// One source's part of a store, and its dead letters.
-pub struct Disk<'s> {
-    pub store: &'s EmbeddedStore,
-    pub source: Source,
+pub(crate) struct Disk<'s> {
+    pub(crate) store: &'s EmbeddedStore,
+    pub(crate) source: Source,
     /// The rows that must be there.
-    pub rows: BTreeMap<Cell, StoredRow>,
+    pub(crate) rows: BTreeMap<Cell, StoredRow>,
     /// Every checkpoint that was the newest once.
-    pub checkpoints: Vec<Checkpoint>,
+    pub(crate) checkpoints: Vec<Checkpoint>,
     letters: BTreeMap<(u64, u32), DeadLetter>,
     /// Neither answers nor writes.
-    pub is_out: bool,
+    pub(crate) is_out: bool,
 }
 
-pub fn key(cell: &Cell, source: Source) -> CellKey {
+pub(crate) fn key(cell: &Cell, source: Source) -> CellKey {
     let entity = schemas::Entity { dimension: Dimension::from_code(cell.entity.dimension).unwrap(), id: (&*cell.entity.id).into() };
     CellKey { entity, bucket: Bucket { tier: Tier::from_code(cell.tier).unwrap(), start: Minute(cell.start as i32) }, source }
 }
 
-pub fn cell(key: &CellKey) -> Cell {
+pub(crate) fn cell(key: &CellKey) -> Cell {
     let entity = Entity { dimension: key.entity.dimension.code(), id: (&*key.entity.id).into() };
     Cell { entity, tier: key.bucket.tier.code(), start: key.bucket.start.0.into() }
 }
 
-pub const fn counts(counts: schemas::Counts) -> Counts {
+pub(crate) const fn counts(counts: schemas::Counts) -> Counts {
     [counts.gross, counts.valid, counts.engaged]
 }
 
 /// A row in the auditor's words.
-pub fn state(row: &StoredRow) -> State {
+pub(crate) fn state(row: &StoredRow) -> State {
     State {
         offset: row.row.version.0 - 1,
         counts: counts(row.row.counts),
@@ -55,24 +56,24 @@ pub fn state(row: &StoredRow) -> State {
 }
 
 /// A tally in the auditor's words.
-pub fn tally(tally: &Tally) -> auditor::Tally {
+pub(crate) fn tally(tally: &Tally) -> auditor::Tally {
     let rejected = Reason::ALL.into_iter().map(|reason| (reason.as_str(), tally.rejected_for(reason))).filter(|(_, n)| *n > 0).collect();
     let Tally { counted, duplicate, corrections, .. } = *tally;
     auditor::Tally { read: tally.events(), counted, duplicate, corrections, rejected }
 }
 
 impl<'s> Disk<'s> {
-    pub const fn new(store: &'s EmbeddedStore, source: Source) -> Self {
+    pub(crate) const fn new(store: &'s EmbeddedStore, source: Source) -> Self {
         Self { store, source, rows: BTreeMap::new(), checkpoints: Vec::new(), letters: BTreeMap::new(), is_out: false }
     }
 
     /// Reads cells from the real store.
-    pub fn read(&self, keys: &[CellKey]) -> Vec<Option<StoredRow>> {
+    pub(crate) fn read(&self, keys: &[CellKey]) -> Vec<Option<StoredRow>> {
         self.store.read_cells(keys.to_vec()).now_or_never().expect("the store answers at once").expect("the store can be read")
     }
 
     /// Reads the checkpoint from the real store.
-    pub fn checkpoint(&self) -> Option<Checkpoint> {
+    pub(crate) fn checkpoint(&self) -> Option<Checkpoint> {
         let all = self.store.read_checkpoints().now_or_never().expect("the store answers at once").expect("the store can be read");
         let found = all.into_iter().find(|(source, _)| *source == self.source).map(|(_, checkpoint)| checkpoint);
         assert_eq!(found.as_ref(), self.checkpoints.last(), "the stored checkpoint is the newest written");
@@ -80,7 +81,7 @@ impl<'s> Disk<'s> {
     }
 
     /// Does a write. Of rows, those that `lands` lets through.
-    pub fn write(&mut self, what: &WriteKind, lands: impl FnMut() -> bool, auditor: &Auditor, cover: &mut Cover, trace: &mut Trace) {
+    pub(crate) fn write(&mut self, what: &WriteKind, lands: impl FnMut() -> bool, auditor: &Auditor, cover: &mut Cover, trace: &mut Trace) {
         match what {
             WriteKind::DeadLetters(letters) => self.bury(letters, auditor, trace),
             WriteKind::Rows(rows) => self.write_rows(rows, lands, auditor, cover, trace),
@@ -169,7 +170,7 @@ impl<'s> Disk<'s> {
     }
 
     /// Some older checkpoint, or none at all.
-    pub fn older(&self, dice: &mut Dice) -> Option<Checkpoint> {
+    pub(crate) fn older(&self, dice: &mut Dice) -> Option<Checkpoint> {
         let at = dice.below(self.checkpoints.len() + 1);
         at.checked_sub(1).map(|at| self.checkpoints[at].clone())
     }

@@ -1,16 +1,16 @@
 //! Events and corrections as JSON, written by hand so that the codecs of the program are on one side of the test only.
 
-use crate::auditor::{Cell, Counts, Entity};
 use crate::calendar::rfc3339;
 use crate::dice::Dice;
+use crate::meaning::{Cell, Counts, Entity};
 
 /// The fields of an event.
-pub struct Fields<'a> {
-    pub id: &'a str,
-    pub video: &'a str,
-    pub space: Option<&'a str>,
-    pub ts: i64,
-    pub engaged: bool,
+pub(crate) struct Fields<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) video: &'a str,
+    pub(crate) space: Option<&'a str>,
+    pub(crate) ts: i64,
+    pub(crate) engaged: bool,
 }
 
 /// A JSON string; now and then with an escape that needs none.
@@ -27,7 +27,7 @@ fn text(value: &str, dice: &mut Dice) -> String {
 }
 
 /// A well-formed event in one of the many ways to write it.
-pub fn event(fields: &Fields<'_>, dice: &mut Dice) -> Vec<u8> {
+pub(crate) fn event(fields: &Fields<'_>, dice: &mut Dice) -> Vec<u8> {
     let ts = match dice.below(4) {
         0 => format!("\"{}\"", rfc3339(fields.ts, 0)),
         1 => format!("\"{}\"", rfc3339(fields.ts, dice.pick(&[60, -330, 765, 1]))),
@@ -61,7 +61,7 @@ pub fn event(fields: &Fields<'_>, dice: &mut Dice) -> Vec<u8> {
 }
 
 /// Bytes that are refused, with the reason. None of them holds a newline.
-pub fn malformed(id: &str, ts: i64, dice: &mut Dice) -> (Vec<u8>, &'static str) {
+pub(crate) fn malformed(id: &str, ts: i64, dice: &mut Dice) -> (Vec<u8>, &'static str) {
     let long = "x".repeat(129);
     let one = |event_id: &str, video: &str, ts: &str, rest: &str| {
         format!("{{\"event_id\":{event_id},\"video_id\":{video},\"ts\":{ts}{rest}}}").into_bytes()
@@ -108,18 +108,18 @@ fn list<T>(items: &[T], each: impl Fn(&T) -> String) -> String {
     format!("[{}]", items.iter().map(each).collect::<Vec<_>>().join(","))
 }
 
-pub fn adjustment(after: u64, deltas: &[(i64, Vec<Entity>, Counts)]) -> Vec<u8> {
+pub(crate) fn adjustment(after: u64, deltas: &[(i64, Vec<Entity>, Counts)]) -> Vec<u8> {
     let deltas = list(deltas, |(minute, entities, delta)| {
         format!("{{\"minute\":{minute},\"entities\":{},\"counts\":{}}}", list(entities, entity), counts(*delta))
     });
     format!("{{\"after\":{after},\"reason\":\"bots\",\"deltas\":{deltas}}}").into_bytes()
 }
 
-pub fn mark(cells: &[Cell]) -> Vec<u8> {
+pub(crate) fn mark(cells: &[Cell]) -> Vec<u8> {
     format!("{{\"cells\":{}}}", list(cells, cell)).into_bytes()
 }
 
-pub fn set(mark: u64, cells: &[(Cell, Counts)]) -> Vec<u8> {
+pub(crate) fn set(mark: u64, cells: &[(Cell, Counts)]) -> Vec<u8> {
     let cells = list(cells, |(one, values)| format!("[{},{}]", cell(one), counts(*values)));
     format!("{{\"mark\":{mark},\"cells\":{cells}}}").into_bytes()
 }

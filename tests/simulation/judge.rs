@@ -8,10 +8,10 @@ use aggregator::{CountStore, Slice};
 use futures_util::FutureExt;
 use schemas::{Checkpoint, Millis, Minute, Tier};
 
-use crate::auditor::Cell;
 use crate::calendar::{DAY, HOUR, MINUTE, YEAR, bucket};
 use crate::cover::Cover;
 use crate::disk::{self, Disk};
+use crate::meaning::Cell;
 use crate::reader::Reading;
 use crate::seat::{Mail, State};
 use crate::world::World;
@@ -21,7 +21,7 @@ const TURNS_MAX: usize = 100_000;
 
 impl World<'_> {
     /// No more faults: every owner reads to the end of the log and stores all of it.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.disk.is_out = false;
         self.plan.faults = 0;
         if self.dice.percent(50) {
@@ -90,7 +90,7 @@ impl World<'_> {
     }
 
     /// Everything that must hold at the end.
-    pub fn judge(&mut self, undisturbed: Disk<'_>) {
+    pub(crate) fn judge(&mut self, undisturbed: Disk<'_>) {
         if self.log.end() == 0 {
             return;
         }

@@ -4,35 +4,35 @@ use ingest::{Ends, ReadLimit};
 use schemas::{Millis, Offset, Record, RecordKind};
 
 /// One record.
-pub struct Entry {
-    pub append_time: i64,
-    pub kind: RecordKind,
-    pub historical: bool,
-    pub payload: Vec<u8>,
+pub(crate) struct Entry {
+    pub(crate) append_time: i64,
+    pub(crate) kind: RecordKind,
+    pub(crate) historical: bool,
+    pub(crate) payload: Vec<u8>,
 }
 
 /// The source.
 #[derive(Default)]
-pub struct Log {
+pub(crate) struct Log {
     entries: Vec<Entry>,
     /// Records before it are gone.
-    pub start: u64,
+    pub(crate) start: u64,
 }
 
 impl Log {
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.entries.len() as u64
     }
 
-    pub fn ends(&self) -> Ends {
+    pub(crate) fn ends(&self) -> Ends {
         Ends { start: Offset(self.start), end: Offset(self.end()) }
     }
 
-    pub fn append(&mut self, entry: Entry) {
+    pub(crate) fn append(&mut self, entry: Entry) {
         self.entries.push(entry);
     }
 
-    pub fn record(&self, offset: u64) -> Option<Record<'_>> {
+    pub(crate) fn record(&self, offset: u64) -> Option<Record<'_>> {
         let entry = self.entries.get(usize::try_from(offset).ok()?)?;
         assert!(offset >= self.start, "read of offset {offset}, which is gone");
         Some(Record {
@@ -45,7 +45,7 @@ impl Log {
     }
 
     /// Lends records until `each` says no, the limit is reached or the log ends.
-    pub fn read(&self, from: u64, limit: ReadLimit, mut each: impl FnMut(&Record<'_>) -> bool) {
+    pub(crate) fn read(&self, from: u64, limit: ReadLimit, mut each: impl FnMut(&Record<'_>) -> bool) {
         let mut bytes = 0;
         for offset in (from..self.end()).take(limit.records) {
             let Some(record) = self.record(offset) else { return };

@@ -10,7 +10,7 @@
 //! | [`seat`] | owners and their messages, as a worker handles them, with faults |
 //! | [`log`], [`disk`], [`reader`] | the log; the store with the judgement of every write; the reader of counts |
 //! | [`workload`], [`json`] | what producers send, as bytes and as what they mean |
-//! | [`auditor`], [`calendar`] | the recount by definition, which shares no code with the fold |
+//! | [`meaning`], [`auditor`], [`calendar`] | the recount by definition, which shares no code with the fold |
 //! | [`judge`] | the quiet end: what must hold then |
 //!
 //! `make sim SEED=n` repeats one seed and tells what happens; `make soak SEEDS=n` runs more of them.
@@ -34,6 +34,7 @@ mod disk;
 mod json;
 mod judge;
 mod log;
+mod meaning;
 mod reader;
 mod seat;
 mod trace;
@@ -131,8 +132,8 @@ fn run_seeds(seeds: Range<u64>, verbose: bool) -> Cover {
     let dir = dir.expect("a temporary directory");
     let mut cover = Cover::default();
     let mut store = None;
-    for (run_nr, seed) in (0..).zip(seeds) {
-        if run_nr % RUNS_PER_STORE == 0 {
+    for (run_nr, seed) in (0u64..).zip(seeds) {
+        if run_nr.is_multiple_of(RUNS_PER_STORE) {
             store = Some(open_store(&dir.path().join(run_nr.to_string())));
         }
         let store = store.as_ref().expect("a store was opened");

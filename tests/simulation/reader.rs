@@ -9,11 +9,12 @@ use aggregator::{CountStore, Slice};
 use futures_util::FutureExt;
 use schemas::{Minute, Tier};
 
-use crate::auditor::{Auditor, Cell, Counts};
+use crate::auditor::Auditor;
 use crate::calendar::{MINUTE_MS, NEVER, bucket_end, minute_of};
 use crate::cover::Cover;
 use crate::dice::Dice;
 use crate::disk::{self, Disk};
+use crate::meaning::{Cell, Counts};
 
 enum Stage {
     Checkpoint,
@@ -22,7 +23,7 @@ enum Stage {
 }
 
 /// A query of one rollup bucket under way.
-pub struct Reading {
+pub(crate) struct Reading {
     cell: Cell,
     stage: Stage,
     sum: Counts,
@@ -32,7 +33,7 @@ pub struct Reading {
 }
 
 impl Reading {
-    pub const fn new(cell: Cell) -> Self {
+    pub(crate) const fn new(cell: Cell) -> Self {
         Self { cell, stage: Stage::Checkpoint, sum: [0; 3], least: 0, steps: 0 }
     }
 
@@ -80,7 +81,7 @@ impl Reading {
     }
 
     /// The whole answer at once.
-    pub fn answer(cell: Cell, disk: &Disk<'_>, dice: &mut Dice) -> Counts {
+    pub(crate) fn answer(cell: Cell, disk: &Disk<'_>, dice: &mut Dice) -> Counts {
         let mut reading = Self::new(cell);
         loop {
             if let Some(sum) = reading.step(disk, dice) {
@@ -92,22 +93,22 @@ impl Reading {
 
 /// One reader, whose answers must not fall.
 #[derive(Default)]
-pub struct Reader {
+pub(crate) struct Reader {
     reading: Option<Reading>,
     answers: BTreeMap<Cell, Counts>,
 }
 
 impl Reader {
-    pub const fn is_idle(&self) -> bool {
+    pub(crate) const fn is_idle(&self) -> bool {
         self.reading.is_none()
     }
 
-    pub fn ask(&mut self, cell: Cell) {
+    pub(crate) fn ask(&mut self, cell: Cell) {
         self.reading = Some(Reading::new(cell));
     }
 
     /// Does one read, and judges the answer if it was the last. `rises` if no correction may have taken counts away.
-    pub fn step(&mut self, disk: &Disk<'_>, auditor: &Auditor, rises: bool, dice: &mut Dice, cover: &mut Cover) -> Option<Counts> {
+    pub(crate) fn step(&mut self, disk: &Disk<'_>, auditor: &Auditor, rises: bool, dice: &mut Dice, cover: &mut Cover) -> Option<Counts> {
         let reading = self.reading.as_mut()?;
         let sum = reading.step(disk, dice)?;
         let Reading { cell, least, .. } = self.reading.take()?;

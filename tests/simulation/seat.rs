@@ -13,24 +13,24 @@ use crate::disk;
 use crate::world::World;
 
 /// A place for an owner.
-pub struct Seat {
+pub(crate) struct Seat {
     /// Messages know owners by name.
     name: u64,
-    pub state: State,
+    pub(crate) state: State,
     /// What it has loaded.
     loaded: BTreeSet<CellKey>,
 }
 
-pub enum State {
+pub(crate) enum State {
     /// The checkpoint is to be read.
     Empty,
     /// It has been read, maybe long ago.
-    Read(Option<Checkpoint>),
+    Read(Option<Box<Checkpoint>>),
     Owned(Box<Owner>),
 }
 
 /// A message under way.
-pub enum Mail {
+pub(crate) enum Mail {
     Load { to: u64, load: Load },
     Rows { to: u64, load: Load, rows: Option<Vec<Option<StoredRow>>> },
     Write { to: u64, write: Write },
@@ -39,11 +39,11 @@ pub enum Mail {
 }
 
 impl Seat {
-    pub const fn name(&self) -> u64 {
+    pub(crate) const fn name(&self) -> u64 {
         self.name
     }
 
-    pub const fn owner(&self) -> Option<&Owner> {
+    pub(crate) const fn owner(&self) -> Option<&Owner> {
         match &self.state {
             State::Owned(owner) => Some(owner),
             _ => None,
@@ -53,7 +53,7 @@ impl Seat {
 
 impl World<'_> {
     /// A new owner begins.
-    pub fn seat(&mut self) {
+    pub(crate) fn seat(&mut self) {
         self.names += 1;
         self.cover.hit_if("two owners at once", !self.seats.is_empty());
         self.seats.push(Seat { name: self.names, state: State::Empty, loaded: BTreeSet::new() });
@@ -61,7 +61,7 @@ impl World<'_> {
     }
 
     /// An owner is gone; what it has asked for is still under way.
-    pub fn crash(&mut self, at: usize) {
+    pub(crate) fn crash(&mut self, at: usize) {
         let seat = self.seats.swap_remove(at);
         self.trace.line(format_args!("owner {} crashes", seat.name));
         self.cover.hit("crash");
@@ -73,14 +73,14 @@ impl World<'_> {
     }
 
     /// Some of what an owner's worker does in a turn.
-    pub fn turn(&mut self, at: usize) {
+    pub(crate) fn turn(&mut self, at: usize) {
         let now = self.now();
         let seat = &mut self.seats[at];
         let name = seat.name;
         match &mut seat.state {
             State::Empty => {
                 if !self.disk.is_out {
-                    seat.state = State::Read(self.disk.checkpoint());
+                    seat.state = State::Read(self.disk.checkpoint().map(Box::new));
                 }
                 return;
             }
@@ -88,7 +88,7 @@ impl World<'_> {
                 if self.dice.percent(60) {
                     return;
                 }
-                let checkpoint = checkpoint.take();
+                let checkpoint = checkpoint.take().map(|checkpoint| *checkpoint);
                 self.start(at, checkpoint);
                 return;
             }
@@ -138,7 +138,7 @@ impl World<'_> {
     }
 
     /// Lends records to an owner. Returns whether it took any.
-    pub fn read(&mut self, at: usize) -> bool {
+    pub(crate) fn read(&mut self, at: usize) -> bool {
         let now = self.now();
         let State::Owned(owner) = &mut self.seats[at].state else { return false };
         let recovering = owner.status().recovering > 0;
@@ -187,7 +187,7 @@ impl World<'_> {
     }
 
     /// Some message gets one step further.
-    pub fn deliver(&mut self) {
+    pub(crate) fn deliver(&mut self) {
         if self.mail.is_empty() {
             return;
         }
@@ -282,7 +282,7 @@ const fn anywhere(status: OwnerStatus) -> OwnerStatus {
 /// Whether the warm-up from a checkpoint has to do what it is for.
 fn warm_up_cases(checkpoint: &Checkpoint, auditor: &Auditor, cover: &mut Cover) {
     for offset in checkpoint.warm_from.0..checkpoint.next_offset.0 {
-        let opens = |cell: &crate::auditor::Cell| cell.tier == 0 && cell.start * 60_000 >= checkpoint.closed.0;
+        let opens = |cell: &crate::meaning::Cell| cell.tier == 0 && cell.start * 60_000 >= checkpoint.closed.0;
         let rebuilt = auditor.changed(offset).iter().any(opens);
         cover.hit_if("warm-up rebuilds an open minute", rebuilt);
         cover

@@ -3,18 +3,18 @@
 use std::fmt::{self, Write};
 
 /// FNV-1a over the lines of the run.
-pub struct Trace {
+pub(crate) struct Trace {
     hash: u64,
-    pub lines: u64,
+    pub(crate) lines: u64,
     verbose: bool,
 }
 
 impl Trace {
-    pub const fn new(verbose: bool) -> Self {
+    pub(crate) const fn new(verbose: bool) -> Self {
         Self { hash: 0xcbf2_9ce4_8422_2325, lines: 0, verbose }
     }
 
-    pub fn line(&mut self, line: fmt::Arguments<'_>) {
+    pub(crate) fn line(&mut self, line: fmt::Arguments<'_>) {
         if self.verbose {
             eprintln!("{:>5} {line}", self.lines);
         }
@@ -24,7 +24,7 @@ impl Trace {
         let _ = self.write_str("\n");
     }
 
-    pub const fn hash(&self) -> u64 {
+    pub(crate) const fn hash(&self) -> u64 {
         self.hash
     }
 }

@@ -7,21 +7,22 @@ use std::rc::Rc;
 
 use schemas::RecordKind;
 
-use crate::auditor::{Auditor, Cell, Counts, Entity, Meaning, Rules, Said};
+use crate::auditor::{Auditor, Rules};
 use crate::calendar::{MINUTE, bucket, minute_of};
 use crate::dice::Dice;
 use crate::json::{self, Fields};
+use crate::meaning::{Cell, Counts, Entity, Meaning, Said};
 
 /// A record to append.
-pub struct Sent {
-    pub kind: RecordKind,
-    pub historical: bool,
-    pub payload: Vec<u8>,
-    pub meaning: Meaning,
+pub(crate) struct Sent {
+    pub(crate) kind: RecordKind,
+    pub(crate) historical: bool,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) meaning: Meaning,
 }
 
 /// The producers of one run.
-pub struct Workload {
+pub(crate) struct Workload {
     rules: Rules,
     /// Makes the names of this seed its own.
     prefix: String,
@@ -38,7 +39,7 @@ pub struct Workload {
 }
 
 impl Workload {
-    pub fn new(seed: u64, rules: Rules, dice: &mut Dice) -> Self {
+    pub(crate) fn new(seed: u64, rules: Rules, dice: &mut Dice) -> Self {
         let videos = dice.pick(&[2, 5, 20, 200]);
         let mut total = 0.0;
         let zipf = (1..=videos).map(|rank| {
@@ -59,7 +60,7 @@ impl Workload {
     }
 
     /// Every entity that is counted, the most frequent first.
-    pub fn entities(&self) -> Vec<Entity> {
+    pub(crate) fn entities(&self) -> Vec<Entity> {
         let videos = (0..self.zipf.len()).map(|n| self.video(n));
         let spaces = (0..self.spaces).map(|n| self.entity(1, &format!("space {n}")));
         [Entity { dimension: 2, id: "all".into() }].into_iter().chain(spaces).chain(videos).collect()
@@ -83,7 +84,7 @@ impl Workload {
     }
 
     /// A record of events, for a log whose clock will then stand at `clock`.
-    pub fn events(&mut self, clock: i64, dice: &mut Dice) -> Sent {
+    pub(crate) fn events(&mut self, clock: i64, dice: &mut Dice) -> Sent {
         let historical = dice.percent(10);
         if dice.percent(60) {
             let (payload, said) = self.event(clock, historical, dice);
@@ -168,14 +169,14 @@ impl Workload {
     }
 
     /// A record that cannot be read as anything.
-    pub fn unknown(dice: &mut Dice) -> Sent {
+    pub(crate) fn unknown(dice: &mut Dice) -> Sent {
         let payload: Vec<u8> = (0..dice.below(9)).map(|_| dice.below(256) as u8).collect();
         let kind = RecordKind::from_code(dice.pick(&[0, 3, 77, 255]));
         Sent { kind, historical: false, payload, meaning: Meaning::Unknown }
     }
 
     /// An adjustment whose author has read `after`; some are of minutes that are still open.
-    pub fn adjustment(&self, after: u64, clock: i64, dice: &mut Dice) -> Sent {
+    pub(crate) fn adjustment(&self, after: u64, clock: i64, dice: &mut Dice) -> Sent {
         if dice.percent(5) {
             let payload = b"{\"after\":0}".to_vec();
             return Sent { kind: RecordKind::Adjustment, historical: false, payload, meaning: Meaning::BadCorrection };
@@ -192,7 +193,7 @@ impl Workload {
     }
 
     /// The first half of a repair of some cells, most of which exist.
-    pub fn mark(&self, auditor: &Auditor, dice: &mut Dice) -> (Sent, Vec<Cell>) {
+    pub(crate) fn mark(&self, auditor: &Auditor, dice: &mut Dice) -> (Sent, Vec<Cell>) {
         let mut cells = Vec::new();
         let all = auditor.cells().len();
         for _ in 0..=dice.below(5) {
@@ -215,7 +216,7 @@ impl Workload {
     }
 
     /// The second half: the true counts of the cells as of the mark.
-    pub fn set(mark: u64, cells: &[Cell], auditor: &Auditor) -> Sent {
+    pub(crate) fn set(mark: u64, cells: &[Cell], auditor: &Auditor) -> Sent {
         let cells: Vec<(Cell, Counts)> = cells.iter().map(|cell| (cell.clone(), auditor.counts_at(cell, mark + 1))).collect();
         let (payload, meaning) = (json::set(mark, &cells), Meaning::Set { mark, cells });
         Sent { kind: RecordKind::Set, historical: false, payload, meaning }

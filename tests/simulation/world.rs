@@ -9,23 +9,24 @@ use aggregator::owner::{Now, OwnerOptions, WriteKind};
 use ingest::ReadLimit;
 use schemas::{FoldSettings, Millis, RecordKind};
 
-use crate::auditor::{Auditor, Cell, Meaning, Rules};
+use crate::auditor::{Auditor, Rules};
 use crate::calendar::{bucket, minute_of};
 use crate::cover::Cover;
 use crate::dice::Dice;
 use crate::disk::Disk;
 use crate::log::{Entry, Log};
+use crate::meaning::{Cell, Meaning};
 use crate::reader::Reader;
 use crate::seat::{Mail, Seat};
 use crate::trace::Trace;
 use crate::workload::{Sent, Workload};
 
 /// What differs from seed to seed besides the events.
-pub struct Plan {
+pub(crate) struct Plan {
     steps: usize,
     owners_max: usize,
     /// Of 100 messages to the store, so many go wrong.
-    pub faults: usize,
+    pub(crate) faults: usize,
     crashes: usize,
     adjustments: bool,
     repairs: bool,
@@ -34,23 +35,23 @@ pub struct Plan {
 }
 
 /// Everything there is in one run.
-pub struct World<'s> {
-    pub dice: Dice,
-    pub plan: Plan,
-    pub settings: FoldSettings,
-    pub options: OwnerOptions,
-    pub log: Log,
-    pub auditor: Auditor,
-    pub disk: Disk<'s>,
-    pub seats: Vec<Seat>,
-    pub mail: Vec<Mail>,
+pub(crate) struct World<'s> {
+    pub(crate) dice: Dice,
+    pub(crate) plan: Plan,
+    pub(crate) settings: FoldSettings,
+    pub(crate) options: OwnerOptions,
+    pub(crate) log: Log,
+    pub(crate) auditor: Auditor,
+    pub(crate) disk: Disk<'s>,
+    pub(crate) seats: Vec<Seat>,
+    pub(crate) mail: Vec<Mail>,
     /// Writes that arrive (again) at any time.
-    pub limbo: Vec<WriteKind>,
-    pub cover: Cover,
-    pub trace: Trace,
-    pub workload: Workload,
-    pub elapsed: Duration,
-    pub names: u64,
+    pub(crate) limbo: Vec<WriteKind>,
+    pub(crate) cover: Cover,
+    pub(crate) trace: Trace,
+    pub(crate) workload: Workload,
+    pub(crate) elapsed: Duration,
+    pub(crate) names: u64,
     /// The broker's clock.
     wall: i64,
     reader: Reader,
@@ -93,7 +94,7 @@ fn options(dice: &mut Dice) -> OwnerOptions {
 }
 
 impl<'s> World<'s> {
-    pub fn new(seed: u64, disk: Disk<'s>, verbose: bool) -> Self {
+    pub(crate) fn new(seed: u64, disk: Disk<'s>, verbose: bool) -> Self {
         let mut dice = Dice::new(seed);
         let settings = settings(&mut dice);
         let options = options(&mut dice);
@@ -105,12 +106,12 @@ impl<'s> World<'s> {
             ttl: [settings.minute_ttl_ms, settings.hour_ttl_ms, 0, 0],
         };
         let plan = Plan {
-            steps: dice.pick(&[200, 600, 1_500]),
+            steps: dice.pick(&[200, 800, 2_000]),
             owners_max: dice.pick(&[1, 2, 2, 3]),
-            faults: dice.pick(&[0, 10, 40]),
+            faults: dice.pick(&[0, 15, 40]),
             crashes: dice.pick(&[0, 2, 5]),
-            adjustments: seed % 3 == 0,
-            repairs: seed % 2 == 0,
+            adjustments: seed.is_multiple_of(3),
+            repairs: seed.is_multiple_of(2),
             appends: dice.pick(&[8, 20, 35]),
             reads: dice.pick(&[2, 10, 25]),
         };
@@ -138,12 +139,12 @@ impl<'s> World<'s> {
         }
     }
 
-    pub const fn now(&self) -> Now {
+    pub(crate) const fn now(&self) -> Now {
         Now { wall: Millis(self.wall), elapsed: self.elapsed }
     }
 
     /// The run up to its quiet end.
-    pub fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         self.trace.line(format_args!("{:?} {:?}", self.settings, self.options));
         for _ in 0..self.plan.steps {
             self.elapsed += Duration::from_millis(self.dice.below(30) as u64);
@@ -154,7 +155,7 @@ impl<'s> World<'s> {
 
     fn step(&mut self) {
         let Plan { appends, reads, crashes, .. } = self.plan;
-        let kinds = [appends, 5, crashes, 2, 45, 45, reads, 3, 1, 1, 3];
+        let kinds = [appends, 5, crashes, 2, 45, 45, reads, 3, 3, 1, 3];
         let mut at = self.dice.below(kinds.iter().sum());
         let kind = kinds.iter().position(|weight| {
             let here = at < *weight;
@@ -226,7 +227,7 @@ impl<'s> World<'s> {
     }
 
     /// A tick that an owner asked for.
-    pub fn tick(&mut self) {
+    pub(crate) fn tick(&mut self) {
         let append_time = self.wall;
         self.append(append_time, Sent { kind: RecordKind::Tick, historical: false, payload: Vec::new(), meaning: Meaning::Tick });
         self.cover.hit("tick");
@@ -275,7 +276,7 @@ impl<'s> World<'s> {
     /// Retention removes records that no recovery from the stored checkpoint reads.
     fn trim(&mut self) {
         let Some(checkpoint) = self.disk.checkpoints.last() else { return };
-        self.log.start = self.log.start.max(checkpoint.warm_from.0.saturating_sub(self.dice.below(20) as u64));
+        self.log.start = self.log.start.max(checkpoint.warm_from.0.saturating_sub(self.dice.pick(&[0, 0, 3, 20])));
     }
 
     fn query(&mut self) {
