@@ -27,7 +27,7 @@ pub(crate) enum ClientError {
     Unreachable { url: String, detail: String },
     /// It answered with an error.
     #[error("{url} answered {status}: {detail}")]
-    Refused { url: String, status: u16, detail: String, retry_after: Option<Duration>, body: serde_json::Value },
+    Refused { url: String, status: u16, detail: String, retry_after: Option<Duration>, body: Box<serde_json::Value> },
     /// It answered with something else than this program knows.
     #[error("{url} answered with something unexpected ({detail}); is it a Tallymark of this version?")]
     Unexpected { url: String, detail: String },
@@ -181,7 +181,7 @@ impl Server {
         let text = response.text().await.unwrap_or_default();
         let body: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
         let detail = body.get("detail").and_then(serde_json::Value::as_str).map_or_else(|| text.chars().take(200).collect(), str::to_owned);
-        Err(ClientError::Refused { url, status: status.as_u16(), detail, retry_after, body })
+        Err(ClientError::Refused { url, status: status.as_u16(), detail, retry_after, body: Box::new(body) })
     }
 }
 
