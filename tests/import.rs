@@ -223,7 +223,7 @@ fn a_killed_import_goes_on_without_counting_twice_although_nothing_is_deduplicat
     let path = file(dir.path(), "a.csv", csv(&rows));
     let mut server = Server::start(&dir.path().join("data"), &["--dedup-minutes", "0"]);
     let mut already = 0;
-    for records in [30, 150, 300] {
+    for records in [30, 100, 200] {
         let mut child = begin_import(&server, &path, &[]);
         await_records(&server, records);
         child.kill().unwrap();
@@ -246,7 +246,7 @@ fn a_server_that_is_killed_and_restarted_in_the_middle_is_waited_for() {
     let path = file(dir.path(), "a.csv", csv(&rows));
     let mut server = Server::start(&dir.path().join("data"), &["--dedup-minutes", "0"]);
     let child = begin_import(&server, &path, &[]);
-    for records in [40, 160, 320] {
+    for records in [40, 120, 240] {
         await_records(&server, records);
         server.kill();
         server.restart();
