@@ -135,7 +135,12 @@ impl Auditor {
 
     /// The sum of what records below `len` add to the minutes of a bucket.
     pub(crate) fn truth(&self, entity: &Entity, tier: u8, start: i64, len: u64) -> Counts {
-        let minutes = self.deltas.range((entity.clone(), start)..(entity.clone(), bucket_end(tier, start)));
+        self.truth_between(entity, start, bucket_end(tier, start), len)
+    }
+
+    /// The sum of what records below `len` add to the minutes in `[start, end)`.
+    pub(crate) fn truth_between(&self, entity: &Entity, start: i64, end: i64, len: u64) -> Counts {
+        let minutes = self.deltas.range((entity.clone(), start)..(entity.clone(), end));
         let mut sum = [0; 3];
         minutes.flat_map(|(_, deltas)| deltas).filter(|(offset, _)| *offset < len).for_each(|(_, counts)| add(&mut sum, *counts));
         sum

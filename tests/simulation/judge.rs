@@ -1,14 +1,18 @@
 //! The quiet end of a run: owners reach the end of the log, and everything is compared with the auditor.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use aggregator::owner::{Now, Owner, OwnerOptions};
 use aggregator::{CountStore, Slice};
 use futures_util::FutureExt;
+use query::read::ReadError;
 use schemas::{Checkpoint, Millis, Minute, Tier};
 
-use crate::calendar::{DAY, HOUR, MINUTE, YEAR, bucket};
+use crate::calendar::{DAY, HOUR, MINUTE, YEAR, bucket, minute_of};
 use crate::cover::Cover;
 use crate::disk::{self, Disk};
 use crate::meaning::Cell;
@@ -18,6 +22,8 @@ use crate::world::World;
 
 /// More turns than this without an end is a livelock.
 const TURNS_MAX: usize = 100_000;
+/// Range queries at the end of a run.
+const QUERIES: usize = 8;
 
 impl World<'_> {
     /// No more faults: every owner reads to the end of the log and stores all of it.
@@ -89,8 +95,8 @@ impl World<'_> {
         self.seats.clear();
     }
 
-    /// Everything that must hold at the end.
-    pub(crate) fn judge(&mut self, undisturbed: Disk<'_>) {
+    /// Everything that must hold at the end. The store will then hold so many `copies` of this log, each as a source.
+    pub(crate) fn judge(&mut self, undisturbed: Disk<'_>, copies: i64) {
         if self.log.end() == 0 {
             return;
         }
@@ -99,6 +105,7 @@ impl World<'_> {
         self.judge_rereading();
         self.judge_undisturbed(undisturbed);
         self.judge_stored();
+        self.judge_queries(copies);
         assert_eq!(self.disk.store.conflicts(), 0, "I5: equal stamps, other bytes");
     }
 
@@ -169,6 +176,32 @@ impl World<'_> {
         assert_eq!(stored, self.disk.rows.len(), "rows in the store");
     }
 
+    /// I7: whatever tiers the query planner takes for a range, its answer is the truth, over all sources.
+    fn judge_queries(&mut self, copies: i64) {
+        let (store, settings, sources) = (self.disk.store, &self.settings, NonZeroU32::MIN);
+        let query = query::read::Reader { store, settings, sources, reads_at_once: 4 };
+        let now = minute_of(self.auditor.last().clock);
+        // The site is one for all seeds; what these have named themselves is their own.
+        let entities: Vec<_> = self.workload.entities().into_iter().filter(|entity| entity.dimension < 2).collect();
+        for _ in 0..QUERIES {
+            let entity = &entities[self.dice.below(entities.len().min(12))];
+            let back = self.dice.pick(&[90, 3_000, 100_000, 2_000_000]);
+            let start = now + 5 - self.dice.between(0, back);
+            let end = start + self.dice.between(0, back);
+            let key = disk::key(&Cell { entity: entity.clone(), tier: MINUTE, start }, self.disk.source);
+            let range = (Minute(start as i32), Minute(end as i32));
+            match ready(query.sums(&key.entity, &[range], Millis(self.wall()))) {
+                Ok(sums) => {
+                    let truth = self.auditor.truth_between(entity, start, end, u64::MAX).map(|count| count * copies);
+                    assert_eq!(disk::counts(sums.counts[0]), truth, "I7: a query of {entity:?} from {start} to {end}");
+                    self.cover.hit("range queried");
+                }
+                Err(ReadError::Gone(_)) => self.cover.hit("range that is no longer kept"),
+                Err(error) => panic!("a query fails: {error}"),
+            }
+        }
+    }
+
     /// One owner folds from a checkpoint to the end of the log; every message arrives at once.
     fn refold(&mut self, from: Option<Checkpoint>, options: OwnerOptions, other: Option<&mut Disk<'_>>) {
         let wall = Millis(self.wall());
@@ -207,4 +240,15 @@ impl World<'_> {
     fn wall(&self) -> i64 {
         self.now().wall.0
     }
+}
+
+/// The outcome of a future that waits for nothing, though it may ask to be polled again.
+fn ready<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    for _ in 0..TURNS_MAX {
+        if let Poll::Ready(outcome) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return outcome;
+        }
+    }
+    panic!("a read of the store waits for something")
 }
