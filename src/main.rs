@@ -40,7 +40,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 Start here:
   tallymark run                                   a server on http://127.0.0.1:8080, data in ./data
   tallymark import views.csv.gz --map video_id=item_id,ts=ts_ms --historical
-  curl 'http://127.0.0.1:8080/v1/site/views?step=1d&start=2026-01-01T00:00:00Z&end=2027-01-01T00:00:00Z'
+  curl 'http://127.0.0.1:8080/v1/site/views?step=1h'
   tallymark status                                is it working?"
 )]
 struct Cli {

@@ -10,6 +10,8 @@ use super::{ConfigError, KEYS, Key, Loaded, Origin, resolve};
 
 /// The variable that names the TOML file.
 const CONFIG_VARIABLE: &str = "TALLYMARK_CONFIG";
+/// The variable that tells `import`, `tap` and `status` where the server is; no setting of the server itself.
+const URL_VARIABLE: &str = "TALLYMARK_URL";
 const PREFIX: &str = "TALLYMARK_";
 
 /// What was given on the command line: the file and some of the keys.
@@ -68,7 +70,7 @@ pub(crate) fn load(given: &Given, environment: impl IntoIterator<Item = (OsStrin
     let mut variables: BTreeMap<String, String> = environment
         .into_iter()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
-        .filter(|(name, _)| name.starts_with(PREFIX))
+        .filter(|(name, _)| name.starts_with(PREFIX) && name != URL_VARIABLE)
         .collect();
     let file = given.config.clone().or(variables.remove(CONFIG_VARIABLE).map(PathBuf::from));
     let from_file = file.as_deref().map(read_file).transpose()?.unwrap_or_default();
@@ -158,7 +160,9 @@ mod tests {
     fn flags_go_over_variables_over_the_file_over_defaults() {
         let (_dir, mut given) = file("grace = \"1s\"\nsources = 4\nspread = 3\ninsecure = true\n");
         given.flags.insert("grace", "3s".into());
-        let loaded = load(&given, environment(&[("TALLYMARK_GRACE", "2s"), ("TALLYMARK_SPREAD", "2"), ("PATH", "/bin")])).unwrap();
+        let loaded =
+            load(&given, environment(&[("TALLYMARK_GRACE", "2s"), ("TALLYMARK_SPREAD", "2"), ("TALLYMARK_URL", "x"), ("PATH", "/bin")]))
+                .unwrap();
         assert_eq!(value_of(&loaded, "grace"), &("3s".into(), Origin::Flag("--grace".into())));
         assert_eq!(value_of(&loaded, "spread"), &("2".into(), Origin::Variable("TALLYMARK_SPREAD".into())));
         assert_eq!(value_of(&loaded, "sources"), &("4".into(), Origin::File(given.config.unwrap())));
