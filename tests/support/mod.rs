@@ -84,7 +84,12 @@ impl Server {
 
     /// SIGTERM, and how it ended.
     pub(crate) fn stop(&mut self) -> ExitStatus {
-        signal(&self.child, "TERM");
+        self.stop_by("TERM")
+    }
+
+    /// A signal by its name, and how it ended.
+    pub(crate) fn stop_by(&mut self, name: &str) -> ExitStatus {
+        signal(&self.child, name);
         self.child.wait().unwrap()
     }
 
