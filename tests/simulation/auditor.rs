@@ -8,17 +8,7 @@ use std::rc::Rc;
 
 use crate::calendar::{DAY, HOUR, MINUTE, MINUTE_MS, NEVER, YEAR, bucket, bucket_end, minute_of};
 use crate::cover::Cover;
-use crate::meaning::{Cell, Counts, Entity, Meaning, Said};
-
-/// A cell as it is after the change at `offset`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct State {
-    pub(crate) offset: u64,
-    pub(crate) counts: Counts,
-    pub(crate) stamp: i64,
-    pub(crate) through: i64,
-    pub(crate) mark: Option<(u64, Counts)>,
-}
+use crate::meaning::{Cell, Counts, Entity, Meaning, Prefix, Refused, Said, State, Tally};
 
 /// The rules, as numbers.
 #[derive(Clone, Debug)]
@@ -28,36 +18,6 @@ pub(crate) struct Rules {
     pub(crate) lateness: i64,
     pub(crate) dedup: i64,
     pub(crate) ttl: [i64; 4],
-}
-
-/// What became of the events of a prefix.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    pub(crate) read: u64,
-    pub(crate) counted: u64,
-    pub(crate) duplicate: u64,
-    pub(crate) corrections: u64,
-    pub(crate) rejected: BTreeMap<&'static str, u64>,
-}
-
-/// What is known of a prefix as a whole.
-#[derive(Clone, Debug)]
-pub(crate) struct Prefix {
-    pub(crate) clock: i64,
-    pub(crate) stamp: i64,
-    /// In ms, or [`NEVER`].
-    pub(crate) closed: i64,
-    pub(crate) append_time: i64,
-    pub(crate) adjustments: u64,
-    pub(crate) tally: Tally,
-}
-
-/// An event that must be among the dead letters.
-#[derive(Debug)]
-pub(crate) struct Refused {
-    pub(crate) index: u32,
-    pub(crate) reason: &'static str,
-    pub(crate) bytes: Vec<u8>,
 }
 
 /// The auditor of one source.

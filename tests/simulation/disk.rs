@@ -10,11 +10,11 @@ use aggregator::{CountStore, EmbeddedStore};
 use futures_util::FutureExt;
 use schemas::{Bucket, CellKey, Checkpoint, DeadLetter, Dimension, Minute, NewRecord, Reason, Source, StoredRow, Tally, Tier};
 
-use crate::auditor::{self, Auditor, State};
+use crate::auditor::Auditor;
 use crate::calendar::{DAY, HOUR, MINUTE, YEAR, bucket};
 use crate::cover::Cover;
 use crate::dice::Dice;
-use crate::meaning::{Cell, Counts, Entity};
+use crate::meaning::{self, Cell, Counts, Entity, State};
 use crate::trace::Trace;
 
 /// One source's part of a store, and its dead letters.
@@ -56,10 +56,10 @@ pub(crate) fn state(row: &StoredRow) -> State {
 }
 
 /// A tally in the auditor's words.
-pub(crate) fn tally(tally: &Tally) -> auditor::Tally {
+pub(crate) fn tally(tally: &Tally) -> meaning::Tally {
     let rejected = Reason::ALL.into_iter().map(|reason| (reason.as_str(), tally.rejected_for(reason))).filter(|(_, n)| *n > 0).collect();
     let Tally { counted, duplicate, corrections, .. } = *tally;
-    auditor::Tally { read: tally.events(), counted, duplicate, corrections, rejected }
+    meaning::Tally { read: tally.events(), counted, duplicate, corrections, rejected }
 }
 
 impl<'s> Disk<'s> {

@@ -60,6 +60,15 @@ impl World<'_> {
         self.trace.line(format_args!("owner {} begins", self.names));
     }
 
+    /// An owner is asked to hand over: it stores what it has and goes.
+    pub(crate) fn hand_over(&mut self, at: usize) {
+        let seat = &mut self.seats[at];
+        self.trace.line(format_args!("owner {} is to hand over", seat.name));
+        if let State::Owned(owner) = &mut seat.state {
+            owner.drain();
+        }
+    }
+
     /// An owner is gone; what it has asked for is still under way.
     pub(crate) fn crash(&mut self, at: usize) {
         let seat = self.seats.swap_remove(at);
@@ -115,6 +124,16 @@ impl World<'_> {
         if self.dice.percent(80) {
             self.read(at);
         }
+        self.leave(at);
+    }
+
+    /// An owner that has handed over goes.
+    pub(crate) fn leave(&mut self, at: usize) {
+        let Some(owner) = self.seats.get(at).and_then(Seat::owner).filter(|owner| owner.is_drained()) else { return };
+        let status = owner.status();
+        assert!(status.recovering > 0 || status.stored == status.position, "a drained owner has stored what it read: {status:?}");
+        self.seats.swap_remove(at);
+        self.cover.hit("owner hands over");
     }
 
     fn start(&mut self, at: usize, checkpoint: Option<Checkpoint>) {

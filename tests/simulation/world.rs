@@ -28,7 +28,7 @@ pub(crate) struct Plan {
     /// Of 100 messages to the store, so many go wrong.
     pub(crate) faults: usize,
     crashes: usize,
-    adjustments: bool,
+    pub(crate) adjustments: bool,
     repairs: bool,
     appends: usize,
     reads: usize,
@@ -52,6 +52,8 @@ pub(crate) struct World<'s> {
     pub(crate) workload: Workload,
     pub(crate) elapsed: Duration,
     pub(crate) names: u64,
+    /// The store holds no other copy of this log.
+    pub(crate) is_alone: bool,
     /// The broker's clock.
     wall: i64,
     reader: Reader,
@@ -132,6 +134,7 @@ impl<'s> World<'s> {
             workload,
             elapsed: Duration::from_secs(100),
             names: 0,
+            is_alone: true,
             reader: Reader::default(),
             asked: None,
             marks: Vec::new(),
@@ -167,7 +170,7 @@ impl<'s> World<'s> {
             Some(1) if self.seats.len() < self.plan.owners_max => self.seat(),
             Some(2) if !self.seats.is_empty() => {
                 let at = self.dice.below(self.seats.len());
-                self.crash(at);
+                if self.dice.percent(30) { self.hand_over(at) } else { self.crash(at) }
             }
             Some(3) => self.repeat(),
             Some(4) => self.deliver(),
@@ -280,6 +283,9 @@ impl<'s> World<'s> {
     }
 
     fn query(&mut self) {
+        if self.dice.percent(10) {
+            return self.query_now();
+        }
         if self.reader.is_idle() {
             let again = self.asked.take().filter(|_| self.dice.percent(60));
             let entities = self.workload.entities();
