@@ -6,15 +6,15 @@ SECONDS ?= 30
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check soak sim bench fuzz lint needs-cargo needs-cc needs-python needs-fuzz
+.PHONY: help run test check soak sim bench fuzz lint needs-cargo needs-cc needs-python needs-curl needs-fuzz
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{ printf "  make %-8s %s\n", $$1, $$2 }'
 
 run: needs-cargo needs-cc ## Build for speed and run everything on http://127.0.0.1:8080, data in ./data (more options: ARGS=...).
-	$(CARGO) run --release --quiet --bin tallymark -- run $(ARGS)
+	$(CARGO) run --release --bin tallymark -- run $(ARGS)
 
-test: needs-cargo needs-cc needs-python ## Run every test.
+test: needs-cargo needs-cc needs-python needs-curl ## Run every test.
 	$(CARGO) test --workspace
 
 check: needs-cargo needs-cc ## The tests that need nothing but this machine, and the lints: about 5 minutes.
@@ -48,6 +48,9 @@ needs-cc:
 
 needs-python:
 	@command -v python3 >/dev/null || { echo 'python3 is missing (counts are compared with its sqlite3). Install it with: sudo apt-get install -y python3'; exit 2; }
+
+needs-curl:
+	@command -v curl >/dev/null || { echo 'curl is missing (the README is run as it stands). Install it with: sudo apt-get install -y curl'; exit 2; }
 
 needs-fuzz:
 	@$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || { echo 'cargo-fuzz is missing. Install it with: rustup toolchain install nightly && cargo install cargo-fuzz'; exit 2; }

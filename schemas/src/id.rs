@@ -38,8 +38,9 @@ pub fn check_id(text: &str) -> Result<(), BadId> {
 
 /// Whether it holds U+0000 to U+001F, U+007F, or U+0080 to U+009F (whose UTF-8 starts with C2 80..9F).
 fn has_control(text: &str) -> bool {
-    let ascii = text.bytes().any(|b| b < 0x20 || b == 0x7f);
-    ascii || (!text.is_ascii() && text.chars().any(char::is_control))
+    // Both flags in one pass without an early end, which the compiler turns into a few vector instructions.
+    let (control, ascii) = text.bytes().fold((false, true), |(control, ascii), b| (control | (b < 0x20) | (b == 0x7f), ascii & (b < 0x80)));
+    control || (!ascii && text.chars().any(char::is_control))
 }
 
 macro_rules! id_type {
