@@ -22,6 +22,8 @@ use crate::world::World;
 
 /// More turns than this without an end is a livelock.
 const TURNS_MAX: usize = 100_000;
+/// No failed call is tried again later than this.
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
 /// Range queries at the end of a run.
 const QUERIES: usize = 8;
 
@@ -86,6 +88,9 @@ impl World<'_> {
     fn sleep(&mut self) {
         let deadline = self.seats.iter().filter_map(|seat| seat.owner()).filter(|owner| !owner.is_drained()).map(Owner::deadline).min();
         let Some(deadline) = deadline.filter(|at| *at < Duration::MAX) else { panic!("an owner waits for nothing") };
+        let unstored = self.seats.iter().filter_map(|seat| seat.owner()).map(Owner::status).any(|status| status.position > status.stored);
+        let latest = self.elapsed + self.options.flush_interval + LONGEST_RETRY;
+        assert!(!unstored || deadline <= latest, "changes wait to be stored until {deadline:?}");
         assert!(deadline > self.elapsed, "an owner wants a turn and does nothing with it");
         self.elapsed = deadline;
     }

@@ -21,6 +21,9 @@ pub(crate) struct Sent {
     pub(crate) meaning: Meaning,
 }
 
+/// At most so many cells are repaired at once.
+pub(crate) const REPAIRED_MAX: usize = 6;
+
 /// The producers of one run.
 pub(crate) struct Workload {
     rules: Rules,
@@ -196,7 +199,7 @@ impl Workload {
     pub(crate) fn mark(&self, auditor: &Auditor, dice: &mut Dice) -> (Sent, Vec<Cell>) {
         let mut cells = Vec::new();
         let all = auditor.cells().len();
-        for _ in 0..=dice.below(5) {
+        for _ in 0..=dice.below(REPAIRED_MAX - 1) {
             if all > 0 && dice.percent(90) {
                 cells.extend(auditor.cells().keys().nth(dice.below(all)).cloned());
             } else {
