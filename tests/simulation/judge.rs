@@ -37,6 +37,8 @@ impl World<'_> {
         }
         self.mail.retain(|mail| !matches!(mail, Mail::Tick));
         let end = self.log.end();
+        // Whether they store the last of it in their own time, or are asked to.
+        let patient = self.dice.percent(50);
         for _ in 0..TURNS_MAX {
             if self.seats.is_empty() {
                 self.seat();
@@ -59,7 +61,7 @@ impl World<'_> {
                     continue;
                 }
                 let State::Owned(owner) = &mut self.seats[at].state else { continue };
-                if status.position.0 == end && status.recovering == 0 {
+                if status.position.0 == end && status.recovering == 0 && (status.stored.0 == end || !patient) {
                     owner.drain();
                 }
                 let now = Now { wall: Millis(self.wall()), elapsed: self.elapsed };
