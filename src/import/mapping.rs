@@ -1,6 +1,6 @@
 //! Which column (CSV) or member (NDJSON) of a file holds which field of an event.
 //!
-//! A field that is not mapped is read from the column of its own name, if the file has one.
+//! A field that is not mapped is read from the column of its own name, if the file has one. `field=` leaves it out all the same.
 
 use std::fmt::Write;
 
@@ -40,7 +40,12 @@ impl Field {
     }
 }
 
-/// The `--map` option: columns by field, as far as they were given.
+/// Whether a file cannot do without the field of this name.
+fn required(name: &str) -> bool {
+    Field::ALL.iter().any(|field| field.name() == name && field.required())
+}
+
+/// The `--map` option: columns by field, as far as they were given; an empty one leaves its field out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mapping {
     columns: [Option<String>; 7],
@@ -57,7 +62,7 @@ impl Mapping {
             let (field, column) = pair
                 .split_once('=')
                 .map(|(field, column)| (field.trim(), column.trim()))
-                .filter(|(_, column)| !column.is_empty())
+                .filter(|(field, column)| !column.is_empty() || !required(field))
                 .ok_or_else(|| ImportError::Usage(format!("--map {pair:?} is not field=column, such as video_id=item_id")))?;
             let names = || Field::ALL.iter().map(|field| field.name());
             let slot = names().position(|name| name == field).and_then(|at| mapping.columns.get_mut(at)).ok_or_else(|| {
@@ -76,9 +81,9 @@ impl Mapping {
         self.columns.iter().zip(Field::ALL).find(|(_, f)| *f == field).and_then(|(column, _)| column.as_deref())
     }
 
-    /// The name under which `field` is looked for.
-    pub(crate) fn column(&self, field: Field) -> &str {
-        self.given(field).unwrap_or(field.name())
+    /// The name under which `field` is looked for; `None` if it is left out.
+    pub(crate) fn column(&self, field: Field) -> Option<&str> {
+        Some(self.given(field).unwrap_or(field.name())).filter(|column| !column.is_empty())
     }
 
     /// Whether every field is read from the member of its own name.
@@ -93,7 +98,7 @@ impl Mapping {
     pub(crate) fn resolve(&self, header: &[String]) -> Result<Columns, ImportError> {
         let mut columns = Columns { at: [None; 7] };
         for (field, slot) in Field::ALL.into_iter().zip(&mut columns.at) {
-            let name = self.column(field);
+            let Some(name) = self.column(field) else { continue };
             *slot = header.iter().position(|column| column == name);
             if slot.is_none() && (self.given(field).is_some() || field.required()) {
                 return Err(absent(field, name, header, self.given(field).is_some()));
@@ -107,7 +112,7 @@ impl Mapping {
         let mut out = String::new();
         for field in Field::ALL {
             if columns.is_none_or(|columns| columns.of(field).is_some()) {
-                let _ = write!(out, "{}{}={}", if out.is_empty() { "" } else { "," }, field.name(), self.column(field));
+                let _ = write!(out, "{}{}={}", if out.is_empty() { "" } else { "," }, field.name(), self.column(field).unwrap_or_default());
             }
         }
         out
@@ -154,6 +159,15 @@ mod tests {
         assert_eq!(mapping.canonical(Some(&columns)), "event_id=event_id,video_id=item_id,ts=ts_ms");
         assert!(!mapping.is_plain());
         assert!(Mapping::parse("ts=ts").unwrap().is_plain());
+    }
+
+    #[test]
+    fn a_field_can_be_left_out_although_the_file_has_a_column_of_its_name() {
+        let mapping = Mapping::parse("event_id=,video_id=item_id").unwrap();
+        let columns = mapping.resolve(&header("event_id,item_id,ts")).unwrap();
+        assert_eq!((columns.of(Field::EventId), columns.of(Field::VideoId)), (None, Some(1)));
+        assert_eq!(mapping.canonical(Some(&columns)), "video_id=item_id,ts=ts");
+        assert!(!mapping.is_plain());
     }
 
     #[test]

@@ -57,8 +57,8 @@ Examples:
   tallymark import views.csv --map ts=when --ts-unit s --dry-run
 
 A file is CSV with a header row, or NDJSON (one object a line), plain or gzip. Fields: event_id, video_id, ts, space_id,
-viewer_id, watch_ms, kind; video_id and ts are required. Rows without an event_id column get one made of the file's content
-and the row's number. An import that was interrupted (Ctrl-C, a crash, a power cut) goes on where it was when the same
+viewer_id, watch_ms, kind; video_id and ts are required. Rows without an event_id get one made of the file's content and the
+row's number; with `--map event_id=` all do, for files whose ids are unique in themselves only. An import that was interrupted (Ctrl-C, a crash, a power cut) goes on where it was when the same
 command is run again, and counts nothing twice; a file that is in already is refused, whatever its name is now.")]
 pub(crate) struct ImportArgs {
     /// The files, one after the other.

@@ -49,6 +49,10 @@ fn verdicts(sent: &Sent, before: &Standing, after: &Standing) {
     for (reason, n) in &folded.rejected {
         println!("    {reason:<14} {n}");
     }
+    if folded.duplicate > 0 && !foreign {
+        println!("  duplicate: events with these ids had come within the last minutes. Where ids are unique within one file only, import");
+        println!("  with --map event_id=,... from the start (a new data directory: what was counted stays counted).");
+    }
     if folded.rejected.contains_key("too_old") {
         println!("  too_old: older than max_lateness; if this is an import of old events, run it again with --historical --again.");
     }

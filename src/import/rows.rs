@@ -164,7 +164,7 @@ fn from_json<'a>(line: &'a [u8], mapping: &Mapping, unit: TsUnit, prefix: &str, 
         serde_json::from_slice(line).map_err(|error| Rejection::new(Reason::BadJson, format!("not a JSON object: {error}")))?;
     let mut renamed = serde_json::Map::new();
     for field in Field::ALL {
-        if let Some(value) = object.get(mapping.column(field)) {
+        if let Some(value) = mapping.column(field).and_then(|column| object.get(column)) {
             renamed.insert(field.name().to_owned(), value.clone());
         }
     }
