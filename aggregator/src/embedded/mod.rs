@@ -9,11 +9,13 @@
 //! | [`open`] | the directory, the settings, what belongs to which log |
 //! | `table` | reading and writing rows: the higher stamp stays |
 //! | `journal` | noticing that the write-ahead journal has lost batches that were acknowledged |
+//! | `expiry` | letting go of rows whose time to live has passed |
 //! | `failure` | the first fault that nothing but a restart mends |
 //!
 //! Invariants: what was acknowledged is on disk; what can be read is on disk; a row never gives way to a lower or an
 //! equal stamp, whoever writes; damage is an error that names what is damaged, never another number.
 
+mod expiry;
 mod failure;
 mod journal;
 pub mod open;
@@ -45,6 +47,7 @@ impl EmbeddedStore {
     pub fn open(options: StoreOptions) -> Result<Self, StoreError> {
         let (closing, closed) = mpsc::channel();
         let inner = Arc::new(Inner::open(options, closing)?);
+        inner.read_checkpoints()?.iter().for_each(|(_, checkpoint)| inner.expiry.advance(checkpoint));
         failure::watch(&inner, closed)?;
         Ok(Self(inner))
     }

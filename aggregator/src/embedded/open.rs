@@ -11,13 +11,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::Sender;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use fjall::config::{BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry};
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use schemas::LogId;
 
+use super::expiry::Expiry;
 use super::failure::Failure;
 use super::journal::{self, BATCH_KEY};
 use crate::store::StoreError;
@@ -58,6 +59,7 @@ pub(super) struct Inner {
     pub(super) dir: PathBuf,
     pub(super) log_id: LogId,
     pub(super) failure: Failure,
+    pub(super) expiry: Expiry,
     pub(super) conflicts: AtomicU64,
     /// One writer at a time: a row is compared and written under this lock, whoever owns its source.
     writer: Mutex<Writer>,
@@ -88,7 +90,8 @@ impl Inner {
             create(&options, &path)?;
         }
         journal::check(dir, &path)?;
-        let db = database(&options, &path)?;
+        let expiry = Expiry::default();
+        let db = database(&options, &path, &expiry)?;
         let keyspace = |name| keyspace(&options, &db, name).map_err(|error| cannot_open_database(dir, &error));
         let meta = keyspace("meta")?;
         check_owner(&meta, dir, log_id)?;
@@ -103,6 +106,7 @@ impl Inner {
             dir: dir.clone(),
             log_id: log_id.clone(),
             failure: Failure::new(),
+            expiry,
             conflicts: AtomicU64::new(0),
             writer: Mutex::new(Writer { next_batch }),
             _closing: closing,
@@ -147,7 +151,7 @@ fn create(options: &StoreOptions, path: &Path) -> Result<(), StoreError> {
     if aside.try_exists().map_err(io)? {
         fs::remove_dir_all(&aside).map_err(io)?;
     }
-    let db = database(options, &aside)?;
+    let db = database(options, &aside, &Expiry::default())?;
     let made = (|| {
         let meta = keyspace(options, &db, "meta")?;
         for name in ["views_by_minute", "views_rollup", "checkpoints", "videos", "imports"] {
@@ -164,12 +168,14 @@ fn create(options: &StoreOptions, path: &Path) -> Result<(), StoreError> {
     fs::rename(&aside, path).and_then(|()| File::open(dir)?.sync_all()).map_err(io)
 }
 
-fn database(options: &StoreOptions, path: &Path) -> Result<Database, StoreError> {
+fn database(options: &StoreOptions, path: &Path, expiry: &Expiry) -> Result<Database, StoreError> {
     let open = || {
+        let expiry = expiry.clone();
         Database::builder(path)
             .cache_size(options.cache_bytes)
             .max_journaling_size(options.journal_bytes.max(64 * MIB))
             .journal_compression(CompressionType::None)
+            .with_compaction_filter_factories(Arc::new(move |table| expiry.filter_of(table)))
             .open()
     };
     // Some damage makes the database panic where an error would do.

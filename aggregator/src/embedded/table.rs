@@ -135,7 +135,9 @@ impl Inner {
         if !self.supersedes(&what, old.as_ref().map(|old| (old.stamp, old)), (checkpoint.stamp, checkpoint)) {
             return Ok(());
         }
-        self.commit(&mut writer, vec![(&self.checkpoints, key.to_vec(), checkpoint.encode())])
+        self.commit(&mut writer, vec![(&self.checkpoints, key.to_vec(), checkpoint.encode())])?;
+        self.expiry.advance(checkpoint);
+        Ok(())
     }
 
     pub(super) fn read_note<T: DeserializeOwned>(&self, notes: &Keyspace, kind: &str, name: &str) -> Result<Option<T>, StoreError> {
