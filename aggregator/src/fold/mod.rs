@@ -239,13 +239,7 @@ impl Fold {
             self.close_minutes(record.offset);
         }
         match record.kind {
-            RecordKind::Json | RecordKind::Ndjson => {
-                for (index, raw) in (0u32..).zip(events(record)) {
-                    if let Err((stage, rejection)) = self.event(record, raw) {
-                        self.reject(record, index, stage, rejection, raw);
-                    }
-                }
-            }
+            RecordKind::Json | RecordKind::Ndjson => self.apply_events(record),
             RecordKind::Tick => {}
             RecordKind::Adjustment | RecordKind::Mark | RecordKind::Set => {
                 if let Err(rejection) = self.correct(record) {
@@ -324,20 +318,44 @@ impl Fold {
         }
     }
 
-    fn event(&mut self, record: &Record<'_>, raw: &[u8]) -> Result<(), (Stage, Rejection)> {
-        let event = json::decode(raw).map_err(|rejection| (Stage::Decode, rejection))?;
+    /// Decodes a few events ahead, so that the memory that holds their ids is on its way when each is classified in its turn.
+    fn apply_events(&mut self, record: &Record<'_>) {
+        let mut lines = (0u32..).zip(events(record));
+        let mut ahead = Vec::new();
+        loop {
+            ahead.extend(lines.by_ref().take(DECODE_AHEAD).map(|(index, raw)| (index, raw, json::decode(raw).map(Decoded::new))));
+            if ahead.is_empty() {
+                return;
+            }
+            for (_, _, decoded) in &ahead {
+                if let Ok(decoded) = decoded {
+                    self.ids.touch(decoded.id);
+                }
+            }
+            for (index, raw, decoded) in ahead.drain(..) {
+                let applied = match decoded {
+                    Ok(decoded) => self.apply_event(record, &decoded).map_err(|rejection| (Stage::Classify, rejection)),
+                    Err(rejection) => Err((Stage::Decode, rejection)),
+                };
+                if let Err((stage, rejection)) = applied {
+                    self.reject(record, index, stage, rejection, raw);
+                }
+            }
+        }
+    }
+
+    fn apply_event(&mut self, record: &Record<'_>, Decoded { event, id }: &Decoded<'_>) -> Result<(), Rejection> {
         let clock = self.at.clock;
         if let Some(reason) = classify::refusal(event.ts, clock, record.historical, &self.settings) {
-            let detail = classify::explain(reason, event.ts, clock, &self.settings);
-            return Err((Stage::Classify, Rejection::new(reason, detail)));
+            return Err(Rejection::new(reason, classify::explain(reason, event.ts, clock, &self.settings)));
         }
-        if self.ids.see(EventHash::of(&event.event_id), Minute::of(clock)) {
+        if self.ids.see(*id, Minute::of(clock)) {
             self.tally.duplicate += 1;
             return Ok(());
         }
         self.tally.counted += 1;
         let minute = Minute::of(event.ts);
-        for entity in self.entities_of(&event).into_iter().flatten() {
+        for entity in self.entities_of(event).into_iter().flatten() {
             self.count(entity, minute, record.offset, delta(event.kind));
         }
         Ok(())
@@ -398,6 +416,21 @@ impl Fold {
             historical: record.historical,
             original: Original::of(raw),
         });
+    }
+}
+
+/// How many events of a record are decoded before the first of them is classified.
+const DECODE_AHEAD: usize = 16;
+
+/// An event and the hash of its id.
+struct Decoded<'a> {
+    event: Event<'a>,
+    id: EventHash,
+}
+
+impl<'a> Decoded<'a> {
+    fn new(event: Event<'a>) -> Self {
+        Self { id: EventHash::of(&event.event_id), event }
     }
 }
 
