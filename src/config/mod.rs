@@ -223,7 +223,7 @@ pub(crate) const KEYS: &[Key] = &[
     },
     Key {
         name: "resident_cells",
-        default: "1000000",
+        default: "500000",
         allowed: "a whole number from 10000 to 100000000",
         meaning: "about how many cells all folds together keep in memory (100 to 200 bytes each)",
         set: |s, text| put(&mut s.resident_cells, number(text, 10_000..=100_000_000)),
