@@ -239,7 +239,8 @@ impl Fold {
             self.close_minutes(record.offset);
         }
         match record.kind {
-            RecordKind::Json | RecordKind::Ndjson => self.apply_events(record),
+            RecordKind::Json => self.settle(record, 0, record.payload, Decoded::read(record.payload)),
+            RecordKind::Ndjson => self.apply_lines(record),
             RecordKind::Tick => {}
             RecordKind::Adjustment | RecordKind::Mark | RecordKind::Set => {
                 if let Err(rejection) = self.correct(record) {
@@ -319,28 +320,31 @@ impl Fold {
     }
 
     /// Decodes a few events ahead, so that the memory that holds their ids is on its way when each is classified in its turn.
-    fn apply_events(&mut self, record: &Record<'_>) {
-        let mut lines = (0u32..).zip(events(record));
-        let mut ahead = Vec::new();
+    fn apply_lines(&mut self, record: &Record<'_>) {
+        let mut lines = (0u32..).zip(json::lines(record.payload));
+        let mut ahead = Vec::with_capacity(DECODE_AHEAD);
         loop {
-            ahead.extend(lines.by_ref().take(DECODE_AHEAD).map(|(index, raw)| (index, raw, json::decode(raw).map(Decoded::new))));
+            ahead.extend(lines.by_ref().take(DECODE_AHEAD).map(|(index, raw)| (index, raw, Decoded::read(raw))));
             if ahead.is_empty() {
                 return;
             }
-            for (_, _, decoded) in &ahead {
-                if let Ok(decoded) = decoded {
-                    self.ids.touch(decoded.id);
-                }
+            for decoded in ahead.iter().filter_map(|(_, _, decoded)| decoded.as_ref().ok()) {
+                self.ids.touch(decoded.id);
             }
             for (index, raw, decoded) in ahead.drain(..) {
-                let applied = match decoded {
-                    Ok(decoded) => self.apply_event(record, &decoded).map_err(|rejection| (Stage::Classify, rejection)),
-                    Err(rejection) => Err((Stage::Decode, rejection)),
-                };
-                if let Err((stage, rejection)) = applied {
-                    self.reject(record, index, stage, rejection, raw);
-                }
+                self.settle(record, index, raw, decoded);
             }
+        }
+    }
+
+    /// Counts an event, knows it as a duplicate, or rejects it.
+    fn settle(&mut self, record: &Record<'_>, index: u32, raw: &[u8], decoded: Result<Decoded<'_>, Rejection>) {
+        let settled = match decoded {
+            Ok(decoded) => self.apply_event(record, &decoded).map_err(|rejection| (Stage::Classify, rejection)),
+            Err(rejection) => Err((Stage::Decode, rejection)),
+        };
+        if let Err((stage, rejection)) = settled {
+            self.reject(record, index, stage, rejection, raw);
         }
     }
 
@@ -429,8 +433,8 @@ struct Decoded<'a> {
 }
 
 impl<'a> Decoded<'a> {
-    fn new(event: Event<'a>) -> Self {
-        Self { id: EventHash::of(&event.event_id), event }
+    fn read(raw: &'a [u8]) -> Result<Self, Rejection> {
+        json::decode(raw).map(|event| Self { id: EventHash::of(&event.event_id), event })
     }
 }
 
