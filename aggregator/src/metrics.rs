@@ -42,10 +42,11 @@ const GAUGES: [Gauge; 11] = [
 
 type Total = (&'static str, &'static str, fn(&OwnerStatus) -> u64);
 
-const TOTALS: [Total; 4] = [
+const TOTALS: [Total; 5] = [
     ("tallymark_corrections", "Corrections taken", |s| s.tally.corrections),
     ("tallymark_flushes", "Flushes stored since the start", |s| s.flushes),
     ("tallymark_rows", "Rows stored since the start", |s| s.rows),
+    ("tallymark_lost_records", "Records that the last start accepted as lost (accept_gap)", |s| s.lost),
     ("tallymark_store_failures", "Writes and loads that failed and were tried again", |s| s.failures),
 ];
 

@@ -141,6 +141,8 @@ pub struct OwnerStatus {
     pub rows: u64,
     /// Failed writes and loads since the start.
     pub failures: u64,
+    /// Records that this start accepted as lost.
+    pub lost: u64,
 }
 
 /// The owner of one source.
@@ -385,6 +387,7 @@ impl Owner {
             flushes: self.flushes,
             rows: self.rows,
             failures: self.failures,
+            lost: self.start.lost,
         }
     }
 

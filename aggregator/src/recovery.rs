@@ -16,6 +16,8 @@ pub struct Start {
     pub warm_from: Offset,
     /// The first record to fold.
     pub next_offset: Offset,
+    /// Records that were removed before they were folded; 0 unless a gap was accepted.
+    pub lost: u64,
 }
 
 /// Why a source cannot be folded (further).
@@ -157,6 +159,7 @@ pub fn plan(
         read_from: warm_from.min(before).max(ends.start),
         warm_from: warm_from.max(ends.start),
         next_offset: next_offset.max(ends.start),
+        lost: ends.start.0.saturating_sub(next_offset.0),
     })
 }
 

@@ -71,7 +71,7 @@ fn a_gap_is_refused_unless_it_is_accepted_and_then_counting_starts_behind_it() {
     let mut owner = owner(Some(before), 5..9, true).unwrap();
     assert_eq!(owner.wants(now(0)).unwrap().0, Offset(5));
     owner.record(&tick(5, T0 + 71_000), now(0)).unwrap();
-    assert_eq!(owner.status().position, Offset(6));
+    assert_eq!((owner.status().position, owner.status().lost), (Offset(6), 3), "what is gone is counted as lost");
 }
 
 #[test]

@@ -101,6 +101,10 @@ async fn open_owner(
     let checkpoint = checkpoints.into_iter().find_map(|(owner, checkpoint)| (owner == source).then_some(checkpoint));
     let ends = backends.log.ends(source).map_err(|error| StartFailure::Later(error.to_string()))?;
     let owner = Owner::new(source, settings, options, checkpoint, ends, now).map_err(StartFailure::Never)?;
+    let lost = owner.status().lost;
+    if lost > 0 {
+        tracing::warn!(%source, lost, "records were removed before they were counted, and the loss was accepted");
+    }
     Ok(Box::new(owner))
 }
 
