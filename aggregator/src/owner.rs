@@ -50,7 +50,7 @@ impl Default for OwnerOptions {
         Self {
             flush_interval: Duration::from_secs(1),
             tick_after: Duration::from_secs(60),
-            read: ReadLimit { records: 1_000, bytes: 1 << 20 },
+            read: ReadLimit { records: 1_000, bytes: 1 << 20, patience: Duration::ZERO },
             limits: FoldLimits::default(),
             accept_gap: false,
         }

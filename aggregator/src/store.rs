@@ -1,7 +1,9 @@
 //! The seam to the store of cells: read cells, read a slice of a series, write rows with their versions, checkpoints.
 //!
-//! One implementation is [`EmbeddedStore`](crate::EmbeddedStore); every implementation passes [`crate::conformance`].
-//! A row with a lower stamp never replaces one with a higher, so any write may be repeated, late or reordered.
+//! Its implementations are [`EmbeddedStore`](crate::EmbeddedStore) and `CassandraStore` (feature `cassandra`); each passes
+//! [`crate::conformance`]. Rows of one cell with equal stamps are equal. A row with a lower stamp never replaces one with a higher, so any write may be repeated, late or reordered.
+
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use schemas::{CellKey, Checkpoint, Entity, LogId, Minute, Source, StoredRow, Tier};
@@ -23,11 +25,11 @@ pub trait CountStore: Send + Sync + 'static {
     fn read_slice(&self, slice: Slice) -> BoxFuture<'_, Result<Vec<SliceRow>, StoreError>>;
 
     /// Writes rows, each unless the store holds one of the same cell with an equal or higher stamp. Resolves when all are durable.
-    /// The rows may land one by one in any order; a failed call may have written some.
+    /// The rows may land one by one in any order; a failed call may have written some. Shared, because a call that failed is repeated.
     ///
     /// # Errors
     /// If any of them is not known to be durable.
-    fn write_rows(&self, rows: Vec<(CellKey, StoredRow)>) -> BoxFuture<'_, Result<(), StoreError>>;
+    fn write_rows(&self, rows: Arc<Vec<(CellKey, StoredRow)>>) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// All checkpoints of the log, by source.
     ///
@@ -67,6 +69,12 @@ pub trait CountStore: Send + Sync + 'static {
 
     /// The log that the store belongs to.
     fn log_id(&self) -> LogId;
+
+    /// Why nothing can be written any more until the program is started again; `None` as long as all is well.
+    fn failure(&self) -> Option<String>;
+
+    /// Resolves with [`CountStore::failure`] when there is one. The program should then exit.
+    fn on_failure(&self) -> BoxFuture<'static, String>;
 }
 
 /// Buckets that start in `[start, end)` of one entity's series.
@@ -139,6 +147,9 @@ pub enum StoreError {
     /// Stored bytes are damaged or from a newer program.
     #[error("the store is damaged: {0}")]
     Corrupt(String),
+    /// The store was made by other rules, or with other tables, than this program is to use.
+    #[error("{0}")]
+    Mismatch(String),
     /// The store belongs to another log.
     #[error("this store belongs to log {stored}, not to {asked}; a store counts one log only: give it a data directory of its own")]
     OtherLog {
@@ -148,7 +159,7 @@ pub enum StoreError {
         asked: LogId,
     },
     /// The store cannot be opened.
-    #[error("cannot open the store in {path}: {detail}")]
+    #[error("cannot open the store {path}: {detail}")]
     Open {
         /// Where.
         path: String,

@@ -52,10 +52,10 @@ async fn a_scan_finds_all_cells_and_conflicts_are_counted() {
     let store = open(dir.path());
     let (minute, hour) = (conformance::minute("v", 61, 0), conformance::hour("v", 61, 0));
     let rows = vec![(minute.clone(), conformance::row(1, 1)), (hour.clone(), conformance::row(1, 2))];
-    store.write_rows(rows.clone()).await.unwrap();
-    store.write_rows(rows).await.unwrap();
+    store.write_rows(Arc::new(rows.clone())).await.unwrap();
+    store.write_rows(Arc::new(rows)).await.unwrap();
     assert_eq!(store.conflicts(), 0);
-    store.write_rows(vec![(minute.clone(), conformance::row(1, 9))]).await.unwrap();
+    store.write_rows(Arc::new(vec![(minute.clone(), conformance::row(1, 9))])).await.unwrap();
     store.write_checkpoint(Source(0), conformance::checkpoint(1, 1)).await.unwrap();
     store.write_checkpoint(Source(0), conformance::checkpoint(1, 2)).await.unwrap();
     assert_eq!(store.conflicts(), 2);
@@ -82,7 +82,7 @@ async fn rows_whose_time_has_passed_go_when_files_are_merged_and_no_others() {
     let kept = [conformance::minute("v", days(90), 0), conformance::hour("v", days(80), 0), conformance::minute("v", days(89), 0)];
     let gone = [conformance::minute("v", days(88), 0), conformance::hour("v", days(78), 0)];
     let store = open(dir.path());
-    store.write_rows(kept.iter().chain(&gone).map(|key| (key.clone(), conformance::row(1, 1))).collect()).await.unwrap();
+    store.write_rows(Arc::new(kept.iter().chain(&gone).map(|key| (key.clone(), conformance::row(1, 1))).collect())).await.unwrap();
     store.compact().unwrap();
     assert_eq!(store.read_cells(gone.to_vec()).await.unwrap().iter().flatten().count(), 2, "without a checkpoint nothing goes");
 

@@ -10,6 +10,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use aggregator::conformance::{checkpoint, hour, minute, row};
 use aggregator::embedded::{StoreOptions, Table};
@@ -34,7 +35,7 @@ fn round(round: i64) -> Vec<(CellKey, StoredRow)> {
 }
 
 async fn write_round(store: &EmbeddedStore, number: i64) -> Result<(), StoreError> {
-    store.write_rows(round(number)).await?;
+    store.write_rows(Arc::new(round(number))).await?;
     store.write_checkpoint(Source(0), checkpoint(number, number.unsigned_abs())).await
 }
 
@@ -327,7 +328,7 @@ async fn journals_are_rotated_and_removed_without_a_false_alarm() {
     let newest = || journals().filter_map(|name| name.strip_suffix(".jnl")?.parse::<u32>().ok()).max();
     let mut store = open(dir.path()).unwrap();
     for round in 0.. {
-        store.write_rows(rows(round)).await.unwrap();
+        store.write_rows(Arc::new(rows(round))).await.unwrap();
         if round % 15 == 14 {
             drop(store);
             store = open(dir.path()).unwrap();

@@ -8,6 +8,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`log`] | [`EventLog`]: the seam to the log |
+//! | [`membership`] | [`Membership`]: which sources this process folds |
 //! | [`embedded`] | [`EmbeddedLog`]: the log on this machine's disk |
 //! | [`conformance`] | what every log must do, as one suite over any implementation |
 //! | [`collect`] | the collector: `POST /v1/events` with a verdict for each event |
@@ -17,8 +18,10 @@ pub mod collect;
 pub mod conformance;
 pub mod embedded;
 pub mod log;
+pub mod membership;
 pub mod problem;
 
 pub use embedded::{EmbeddedLog, LogOptions};
 pub use log::{Appended, Ends, EventLog, LogError, ReadLimit};
+pub use membership::{Assignment, Membership};
 pub use problem::Problem;

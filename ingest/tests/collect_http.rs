@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::http::{Request, Response, StatusCode, header};
 use ingest::collect::{self, Collector, Limits};
 use ingest::embedded::LogOptions;
-use ingest::{EmbeddedLog, EventLog, ReadLimit};
+use ingest::{EmbeddedLog, EventLog, conformance};
 use prometheus_client::registry::Registry;
 use schemas::partition::Partitioner;
 use schemas::{Offset, RecordKind, Source, json};
@@ -66,7 +66,7 @@ impl Rig {
     fn lines(&self) -> Vec<(Source, bool, String)> {
         let mut found = Vec::new();
         for source in (0..SOURCES.get()).map(Source) {
-            let limit = ReadLimit { records: usize::MAX, bytes: usize::MAX };
+            let limit = conformance::UNLIMITED;
             self.log
                 .read(source, Offset(0), limit, &mut |record| {
                     assert_eq!(record.kind, RecordKind::Ndjson);

@@ -76,7 +76,7 @@ fn store_problem(error: &StoreError) -> Problem {
     let says = error.to_string();
     match error {
         StoreError::Unavailable(_) => Problem::unavailable(1, format!("{says}; try again in a moment")),
-        StoreError::Failed(_) | StoreError::Open { .. } | StoreError::OtherLog { .. } => {
+        StoreError::Failed(_) | StoreError::Open { .. } | StoreError::Mismatch(_) | StoreError::OtherLog { .. } => {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "store-failed", "The store has failed", says)
         }
         StoreError::Corrupt(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "store-damaged", "The store is damaged", says),
@@ -87,7 +87,8 @@ fn log_problem(error: &LogError) -> Problem {
     let says = error.to_string();
     match error {
         LogError::Busy { .. } => Problem::unavailable(1, says),
-        LogError::Failed(_) | LogError::Truncated(_) | LogError::Open { .. } => {
+        LogError::Unavailable(_) => Problem::unavailable(1, format!("{says}; try again in a moment")),
+        LogError::Failed(_) | LogError::TooLarge { .. } | LogError::Truncated(_) | LogError::Open { .. } => {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "log-failed", "The log has failed", says)
         }
         LogError::Corrupt { .. } => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "log-damaged", "The log is damaged", says),

@@ -31,7 +31,7 @@ use crate::error::QueryError;
 use crate::params::Params;
 use crate::service::QueryService;
 
-const BATCH: ReadLimit = ReadLimit { records: 512, bytes: 1024 * 1024 };
+const BATCH: ReadLimit = ReadLimit { records: 512, bytes: 1024 * 1024, patience: Duration::from_secs(5) };
 const WAIT: Duration = Duration::from_secs(1);
 
 /// What is asked for.

@@ -61,7 +61,7 @@ impl Site {
                 let counts = Counts { gross: held, valid: held, engaged: 0 };
                 let key = CellKey { entity: entity.clone(), bucket, source: Source(0) };
                 let row = StoredRow { stamp: Stamp(1), row: Row { counts, version: Offset(1), through, mark: None } };
-                self.store.write_rows(vec![(key, row)]).await.unwrap();
+                self.store.write_rows(Arc::new(vec![(key, row)])).await.unwrap();
             }
         }
     }
@@ -399,7 +399,10 @@ async fn minutes_still_open_are_counted_with_the_rollups() {
         let counts = Counts { gross, valid: gross, engaged: 0 };
         (key, StoredRow { stamp: Stamp(1), row: Row { counts, version: Offset(1), through, mark: None } })
     };
-    site.store.write_rows(vec![row(Tier::Minute, 7), row(Tier::Hour, 100), row(Tier::Day, 1_000), row(Tier::Year, 10_000)]).await.unwrap();
+    site.store
+        .write_rows(Arc::new(vec![row(Tier::Minute, 7), row(Tier::Hour, 100), row(Tier::Day, 1_000), row(Tier::Year, 10_000)]))
+        .await
+        .unwrap();
     site.close_all("2026-05-05T10:30:00Z").await;
     for (range, total) in [
         ("start=2026-05-05T10:00:00Z&end=2026-05-05T11:00:00Z", 107),

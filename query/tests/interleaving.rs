@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use aggregator::embedded::StoreOptions;
 use aggregator::{CountStore, EmbeddedStore, ImportProgress, Slice, SliceRow, StoreError, VideoInfo};
@@ -58,7 +58,7 @@ impl Busy {
             let next = self.flush.lock().unwrap().pop();
             match next {
                 None => break,
-                Some(Write::Row(key, row)) => self.store.write_rows(vec![(key, row)]).await?,
+                Some(Write::Row(key, row)) => self.store.write_rows(Arc::new(vec![(key, row)])).await?,
                 Some(Write::Checkpoint(checkpoint)) => self.store.write_checkpoint(Source(0), checkpoint).await?,
             }
         }
@@ -115,7 +115,7 @@ impl CountStore for Busy {
     fn read_cells(&self, keys: Vec<CellKey>) -> BoxFuture<'_, Result<Vec<Option<StoredRow>>, StoreError>> {
         self.store.read_cells(keys)
     }
-    fn write_rows(&self, rows: Vec<(CellKey, StoredRow)>) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn write_rows(&self, rows: Arc<Vec<(CellKey, StoredRow)>>) -> BoxFuture<'_, Result<(), StoreError>> {
         self.store.write_rows(rows)
     }
     fn write_checkpoint(&self, source: Source, checkpoint: Checkpoint) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -132,6 +132,12 @@ impl CountStore for Busy {
     }
     fn write_import(&self, content: String, progress: ImportProgress) -> BoxFuture<'_, Result<(), StoreError>> {
         self.store.write_import(content, progress)
+    }
+    fn failure(&self) -> Option<String> {
+        self.store.failure()
+    }
+    fn on_failure(&self) -> BoxFuture<'static, String> {
+        CountStore::on_failure(&self.store)
     }
     fn log_id(&self) -> LogId {
         self.store.log_id()
@@ -156,7 +162,7 @@ proptest! {
             row.row.through = Millis::NEVER;
             (key, row)
         });
-        runtime.block_on(store.write_rows(cells.collect())).unwrap();
+        runtime.block_on(store.write_rows(Arc::new(cells.collect()))).unwrap();
         runtime.block_on(store.write_checkpoint(Source(0), checkpoint(base))).unwrap();
         let busy = Busy { store, minutes, steps: Mutex::new(steps), closed: Mutex::new(base), flush: Mutex::default() };
         let settings = FoldSettings::default();

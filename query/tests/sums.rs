@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use aggregator::embedded::StoreOptions;
 use aggregator::{CountStore, EmbeddedStore};
@@ -104,7 +105,7 @@ proptest! {
         let base = minute("2025-12-30T00:00:00Z");
         runtime.block_on(async {
             for (source, folded) in (0..).map(Source).zip(&sources) {
-                store.write_rows(rows(base, source, folded)).await.unwrap();
+                store.write_rows(Arc::new(rows(base, source, folded))).await.unwrap();
                 if let Some(closed) = folded.closed {
                     store.write_checkpoint(source, checkpoint(base.plus(closed))).await.unwrap();
                 }
@@ -139,7 +140,7 @@ async fn ranges_may_overlap_and_reach_over_all_time() {
     let (store, settings) = (store(&dir), FoldSettings::default());
     let base = minute("2026-05-05T00:00:00Z");
     let folded = Folded { minutes: [(5, 1), (70, 10), (1_500, 100)].into(), closed: Some(65), ahead: vec![(0, 0)] };
-    store.write_rows(rows(base, Source(0), &folded)).await.unwrap();
+    store.write_rows(Arc::new(rows(base, Source(0), &folded))).await.unwrap();
     store.write_checkpoint(Source(0), checkpoint(base.plus(65))).await.unwrap();
     let reader = Reader { store: &store, settings: &settings, sources: NonZeroU32::MIN, reads_at_once: 1 };
     let ranges = [(Minute::MIN, Minute::MAX), (base, base.plus(1_440)), (base.plus(60), base.plus(71)), (base.plus(71), base.plus(1_500))];

@@ -4,6 +4,7 @@
 //! bytes), a checkpoint is the auditor's for its prefix, leads no cell, and has every refusal in the dead-letter log.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use aggregator::owner::WriteKind;
 use aggregator::{CountStore, EmbeddedStore};
@@ -125,7 +126,7 @@ impl<'s> Disk<'s> {
             }
         }
         let keys: Vec<_> = landing.iter().map(|(key, _)| key.clone()).collect();
-        self.store.write_rows(landing).now_or_never().expect("the store answers at once").expect("the store can be written");
+        self.store.write_rows(Arc::new(landing)).now_or_never().expect("the store answers at once").expect("the store can be written");
         for (key, stored) in keys.iter().zip(self.read(&keys)) {
             assert_eq!(stored.as_ref(), self.rows.get(&cell(key)), "the store keeps the higher stamp of {key}");
         }

@@ -84,7 +84,7 @@ fn options(dice: &mut Dice) -> OwnerOptions {
     OwnerOptions {
         flush_interval: Duration::from_millis(dice.pick(&[0, 50, 300, 1_000])),
         tick_after: Duration::from_secs(dice.pick(&[2, 60, 600])),
-        read: ReadLimit { records: dice.pick(&[1, 10, 1_000]), bytes: dice.pick(&[1, 1 << 20, 1 << 20]) },
+        read: ReadLimit { records: dice.pick(&[1, 10, 1_000]), bytes: dice.pick(&[1, 1 << 20, 1 << 20]), patience: Duration::ZERO },
         limits: FoldLimits {
             resident_cells: dice.pick(&[1, 8, 30, 1_000_000]),
             pending_max: dice.pick(&[2, 20, 60, 200_000, 200_000]),

@@ -118,8 +118,8 @@ impl CountStore for EmbeddedStore {
         self.blocking(move |store| store.read_slice(&slice))
     }
 
-    fn write_rows(&self, rows: Vec<(CellKey, StoredRow)>) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.blocking(move |store| store.write_rows(rows))
+    fn write_rows(&self, rows: Arc<Vec<(CellKey, StoredRow)>>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.blocking(move |store| store.write_rows(&rows))
     }
 
     fn read_checkpoints(&self) -> BoxFuture<'_, Result<Vec<(Source, Checkpoint)>, StoreError>> {
@@ -148,5 +148,13 @@ impl CountStore for EmbeddedStore {
 
     fn log_id(&self) -> LogId {
         self.0.log_id.clone()
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.failure()
+    }
+
+    fn on_failure(&self) -> BoxFuture<'static, String> {
+        Box::pin(self.on_failure())
     }
 }

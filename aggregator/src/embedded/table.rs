@@ -78,9 +78,9 @@ impl Inner {
         Ok((key, row))
     }
 
-    pub(super) fn write_rows(&self, rows: Vec<(CellKey, StoredRow)>) -> Result<(), StoreError> {
+    pub(super) fn write_rows(&self, rows: &[(CellKey, StoredRow)]) -> Result<(), StoreError> {
         // By table and key, so that neighbours are read together; of one cell's rows the highest stamp comes last.
-        let mut rows: Vec<_> = rows.into_iter().map(|(key, row)| (Table::of(key.bucket.tier), key.encode(), row, key)).collect();
+        let mut rows: Vec<_> = rows.iter().map(|(key, row)| (Table::of(key.bucket.tier), key.encode(), *row, key)).collect();
         rows.sort_by(|a, b| (a.0, &a.1, a.2.stamp).cmp(&(b.0, &b.1, b.2.stamp)));
         let mut writer = self.writer()?;
         for rows in rows.chunks(BATCH_ROWS) {
@@ -89,7 +89,7 @@ impl Inner {
                 let mut kept = self.read_cell_of(cell)?;
                 let before = kept;
                 for (.., row, key) in cell {
-                    if self.supersedes(key, kept.as_ref().map(|kept| (kept.stamp, kept)), (row.stamp, row)) {
+                    if self.supersedes(*key, kept.as_ref().map(|kept| (kept.stamp, kept)), (row.stamp, row)) {
                         kept = Some(*row);
                     }
                 }
@@ -102,7 +102,7 @@ impl Inner {
         Ok(())
     }
 
-    fn read_cell_of(&self, cell: &[(Table, Vec<u8>, StoredRow, CellKey)]) -> Result<Option<StoredRow>, StoreError> {
+    fn read_cell_of(&self, cell: &[(Table, Vec<u8>, StoredRow, &CellKey)]) -> Result<Option<StoredRow>, StoreError> {
         cell.first().map_or(Ok(None), |(.., key)| self.read_cell(key))
     }
 

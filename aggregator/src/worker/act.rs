@@ -118,7 +118,7 @@ async fn perform(source: Source, what: WriteKind, backends: &Backends) -> Result
             Err(error @ LogError::Busy { .. }) => Err(WriteFailure::Later(error.to_string())),
             Err(error) => Err(WriteFailure::Never(error.to_string())),
         },
-        WriteKind::Rows(rows) => backends.store.write_rows(rows.to_vec()).await.map_err(of_store),
+        WriteKind::Rows(rows) => backends.store.write_rows(rows).await.map_err(of_store),
         WriteKind::Checkpoint(checkpoint) => backends.store.write_checkpoint(source, *checkpoint).await.map_err(of_store),
     }
 }

@@ -29,6 +29,7 @@ mod synced_end;
 mod torn_tail;
 mod value;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -43,6 +44,7 @@ use schemas::{LogId, Millis, NewRecord, Offset, Record, Source};
 use tokio::sync::watch;
 
 use crate::log::{Appended, Ends, EventLog, LogError, ReadLimit};
+use crate::membership::{Assignment, Membership};
 use committer::Committer;
 use queue::{Queue, Request};
 
@@ -220,6 +222,48 @@ impl EventLog for EmbeddedLog {
         let end = extent.end();
         Ok(Ends { start: extent.start().min(end), end })
     }
+
+    /// The directory is locked: no other process can fold this log.
+    fn join(&self) -> Result<Arc<dyn Membership>, LogError> {
+        Ok(Arc::new(SoleMember { sources: (0..self.sources().get()).map(Source).collect() }))
+    }
+
+    fn owners(&self) -> Result<BTreeMap<Source, String>, LogError> {
+        Ok((0..self.sources().get()).map(|source| (Source(source), format!("process {}", std::process::id()))).collect())
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.failure()
+    }
+
+    fn on_failure(&self) -> BoxFuture<'static, String> {
+        Box::pin(self.on_failure())
+    }
+
+    fn close(&self) {
+        self.close();
+    }
+}
+
+/// The one process that folds the log has all sources, for ever.
+struct SoleMember {
+    sources: BTreeSet<Source>,
+}
+
+impl Membership for SoleMember {
+    fn assigned(&self, seen: u64, timeout: Duration) -> Assignment {
+        const GENERATION: u64 = 1;
+        if seen == GENERATION {
+            std::thread::sleep(timeout);
+        }
+        Assignment { generation: GENERATION, sources: self.sources.clone() }
+    }
+
+    fn release(&self, _: Source) {}
+
+    fn report(&self, _: Source, _: Offset) {}
+
+    fn leave(&self) {}
 }
 
 impl Shared {
