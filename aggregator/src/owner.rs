@@ -370,6 +370,11 @@ impl Owner {
         self.draining && (self.recovering.is_some() || (self.flushing.is_none() && !self.has_progress()))
     }
 
+    /// The next offset of the last stored checkpoint.
+    pub const fn stored(&self) -> Offset {
+        self.stored
+    }
+
     /// What it shows of itself.
     pub fn status(&self) -> OwnerStatus {
         let left = self.start.next_offset.0.saturating_sub(self.read_next.0);

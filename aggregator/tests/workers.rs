@@ -2,9 +2,10 @@
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use aggregator::embedded::StoreOptions;
@@ -12,8 +13,8 @@ use aggregator::owner::OwnerOptions;
 use aggregator::worker::SourceState;
 use aggregator::{Backends, CountStore, EmbeddedStore, Slice, Workers};
 use ingest::embedded::LogOptions;
-use ingest::{EmbeddedLog, EventLog};
-use schemas::{Entity, FoldSettings, Millis, Minute, NewRecord, RecordKind, Source, Tier};
+use ingest::{Assignment, EmbeddedLog, EventLog, Membership};
+use schemas::{Entity, FoldSettings, Millis, Minute, NewRecord, Offset, RecordKind, Source, Tier};
 use tokio::runtime::Handle;
 
 fn open(dir: &Path) -> Backends {
@@ -25,7 +26,7 @@ fn open(dir: &Path) -> Backends {
 
 fn start(backends: &Backends, settings: &FoldSettings) -> Workers {
     let options = OwnerOptions { flush_interval: Duration::from_millis(20), ..OwnerOptions::default() };
-    Workers::start(backends, settings, options, 2, &Handle::current()).unwrap()
+    Workers::start(backends, backends.log.join().unwrap(), settings, options, 2, &Handle::current()).unwrap()
 }
 
 async fn append(backends: &Backends, source: u32, ids: std::ops::Range<u32>) {
@@ -118,5 +119,134 @@ async fn an_empty_log_is_ticked_at_once_so_that_its_watermark_goes_on() {
     };
     // Far below the minute after which an idle source is ticked.
     tokio::time::timeout(Duration::from_secs(30), both).await.unwrap();
+    assert!(tokio::task::spawn_blocking(move || workers.drain(Duration::from_secs(30))).await.unwrap());
+}
+
+/// A member whose sources the test deals out.
+#[derive(Default)]
+struct Dealt {
+    hand: Mutex<Hand>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Hand {
+    assignment: Assignment,
+    released: BTreeSet<Source>,
+    reported: Vec<(Source, Offset)>,
+}
+
+impl Dealt {
+    fn deal(&self, sources: &[u32]) {
+        let mut hand = self.hand.lock().unwrap();
+        hand.assignment.generation += 1;
+        hand.assignment.sources = sources.iter().copied().map(Source).collect();
+        let now = hand.assignment.sources.clone();
+        hand.released.retain(|source| !now.contains(source));
+        self.changed.notify_all();
+    }
+
+    fn await_release(&self, source: u32) {
+        let hand = self.hand.lock().unwrap();
+        let kept = |hand: &mut Hand| !hand.released.contains(&Source(source));
+        let (_hand, timeout) = self.changed.wait_timeout_while(hand, Duration::from_secs(60), kept).unwrap();
+        assert!(!timeout.timed_out(), "source {source} was not released");
+    }
+}
+
+impl Membership for Dealt {
+    fn assigned(&self, seen: u64, timeout: Duration) -> Assignment {
+        let hand = self.hand.lock().unwrap();
+        let same = |hand: &mut Hand| hand.assignment.generation == seen;
+        self.changed.wait_timeout_while(hand, timeout, same).unwrap().0.assignment.clone()
+    }
+
+    fn release(&self, source: Source) {
+        self.hand.lock().unwrap().released.insert(source);
+        self.changed.notify_all();
+    }
+
+    fn report(&self, source: Source, next: Offset) {
+        self.hand.lock().unwrap().reported.push((source, next));
+    }
+
+    fn leave(&self) {}
+}
+
+/// Waits until all of source 0 has been read, if not stored.
+async fn await_read(backends: &Backends, workers: &Workers) {
+    let end = backends.log.ends(Source(0)).unwrap().end;
+    let read = async {
+        while !matches!(workers.states().get(&Source(0)), Some(SourceState::Owned(status)) if status.position == end) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), read).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sources_that_go_to_and_fro_between_two_processes_are_counted_once_and_handed_over_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let backends = open(dir.path());
+    let settings = FoldSettings::default();
+    let members = [Arc::new(Dealt::default()), Arc::new(Dealt::default())];
+    let options = OwnerOptions { flush_interval: Duration::from_secs(30), ..OwnerOptions::default() };
+    let start =
+        |member: &Arc<Dealt>| Workers::start(&backends, Arc::clone(member) as _, &settings, options, 2, &Handle::current()).unwrap();
+    let workers = [start(&members[0]), start(&members[1])];
+    members[0].deal(&[0, 1]);
+    let mut sent = 0;
+    for round in 0..8u32 {
+        for source in [0, 1] {
+            append(&backends, source, sent..sent + 50).await;
+        }
+        sent += 50;
+        // Source 0 goes from one to the other. It is released only when all that was appended before is stored or left in the log.
+        let (from, to) = (round as usize % 2, (round as usize + 1) % 2);
+        await_read(&backends, &workers[from]).await;
+        let keeps: &[u32] = if from == 0 { &[1] } else { &[] };
+        members[from].deal(keeps);
+        let member = Arc::clone(&members[from]);
+        tokio::task::spawn_blocking(move || member.await_release(0)).await.unwrap();
+        assert!(!workers[from].states().contains_key(&Source(0)));
+        let checkpoints = backends.store.read_checkpoints().await.unwrap();
+        let stored = checkpoints.iter().find(|(source, _)| *source == Source(0)).map(|(_, checkpoint)| checkpoint.next_offset);
+        assert_eq!(stored, Some(backends.log.ends(Source(0)).unwrap().end), "it was released before it was stored");
+        let gets: &[u32] = if to == 0 { &[0, 1] } else { &[0] };
+        members[to].deal(gets);
+    }
+    let [first, second] = workers;
+    let drained = tokio::task::spawn_blocking(move || (first.drain(Duration::from_secs(30)), second.drain(Duration::from_secs(30))));
+    assert_eq!(drained.await.unwrap(), (true, true));
+    // The next process reads the rest and loses or doubles nothing.
+    let last = Arc::new(Dealt::default());
+    last.deal(&[0, 1]);
+    let options = OwnerOptions { flush_interval: Duration::from_millis(20), ..OwnerOptions::default() };
+    let workers = Workers::start(&backends, Arc::clone(&last) as _, &settings, options, 1, &Handle::current()).unwrap();
+    await_views(&*backends.store, 2 * i64::from(sent)).await;
+    let ends = backends.log.ends(Source(0)).unwrap().end;
+    let reported = async {
+        while !last.hand.lock().unwrap().reported.iter().any(|(source, next)| *source == Source(0) && *next >= ends) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), reported).await.unwrap();
+    assert!(tokio::task::spawn_blocking(move || workers.drain(Duration::from_secs(30))).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_taken_back_while_it_goes_is_folded_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let backends = open(dir.path());
+    let member = Arc::new(Dealt::default());
+    let options = OwnerOptions { flush_interval: Duration::from_millis(20), ..OwnerOptions::default() };
+    let workers = Workers::start(&backends, Arc::clone(&member) as _, &FoldSettings::default(), options, 2, &Handle::current()).unwrap();
+    for round in 0..50u32 {
+        member.deal(&[0, 1]);
+        append(&backends, 0, round..round + 1).await;
+        member.deal(&[]);
+    }
+    member.deal(&[0, 1]);
+    await_views(&*backends.store, 50).await;
     assert!(tokio::task::spawn_blocking(move || workers.drain(Duration::from_secs(30))).await.unwrap());
 }

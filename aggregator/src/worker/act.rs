@@ -9,6 +9,7 @@ use schemas::{FoldSettings, NewRecord, Source, StoredRow};
 use tokio::runtime::Handle;
 
 use super::Backends;
+use super::seat::SeatId;
 use crate::fold::Load;
 use crate::owner::{Now, Owner, OwnerOptions, Write, WriteKind};
 use crate::recovery::SourceError;
@@ -17,13 +18,18 @@ use crate::store::StoreError;
 /// The source of the dead-letter log, which has one.
 const DEAD_LETTERS: Source = Source(0);
 
-/// What comes to a worker's inbox. It may come after the worker has ended; then nobody needs it.
+/// What comes to a worker's inbox. It may come after the seat, or the worker, has ended; then nobody needs it.
 pub(super) enum Message {
     LogGrew,
-    Started(Source, Result<Box<Owner>, StartFailure>),
-    Loaded(Source, Load, Result<Vec<Option<StoredRow>>, StoreError>),
-    Written(Source, u64, Result<(), WriteFailure>),
-    TickFailed(Source),
+    /// Fold this source from now on.
+    Take(SeatId),
+    /// Another process is to fold it: store what there is, until then at most, and let go.
+    Give(Source, Instant),
+    Started(SeatId, Result<Box<Owner>, StartFailure>),
+    Loaded(SeatId, Load, Result<Vec<Option<StoredRow>>, StoreError>),
+    Written(SeatId, u64, Result<(), WriteFailure>),
+    TickFailed(SeatId),
+    /// Store everything that was read, until then at most, and end.
     Drain(Instant),
 }
 
@@ -48,36 +54,36 @@ pub(super) struct Actor {
 }
 
 impl Actor {
-    pub(super) fn start_owner(&self, source: Source, settings: FoldSettings, options: OwnerOptions, now: Now) {
+    pub(super) fn start_owner(&self, seat: SeatId, settings: FoldSettings, options: OwnerOptions, now: Now) {
         let Self { backends, runtime, inbox } = self.clone();
         runtime.spawn(async move {
-            let outcome = open_owner(source, &backends, settings, options, now).await;
-            let _ = inbox.send(Message::Started(source, outcome));
+            let outcome = open_owner(seat.source, &backends, settings, options, now).await;
+            let _ = inbox.send(Message::Started(seat, outcome));
         });
     }
 
-    pub(super) fn load(&self, source: Source, load: Load) {
+    pub(super) fn load(&self, seat: SeatId, load: Load) {
         let (store, inbox) = (Arc::clone(&self.backends.store), self.inbox.clone());
         self.runtime.spawn(async move {
             let rows = store.read_cells(load.keys.clone()).await;
-            let _ = inbox.send(Message::Loaded(source, load, rows));
+            let _ = inbox.send(Message::Loaded(seat, load, rows));
         });
     }
 
-    pub(super) fn write(&self, source: Source, write: Write) {
+    pub(super) fn write(&self, seat: SeatId, write: Write) {
         let Self { backends, runtime, inbox } = self.clone();
         runtime.spawn(async move {
-            let outcome = perform(source, write.what, &backends).await;
-            let _ = inbox.send(Message::Written(source, write.id, outcome));
+            let outcome = perform(seat.source, write.what, &backends).await;
+            let _ = inbox.send(Message::Written(seat, write.id, outcome));
         });
     }
 
-    pub(super) fn tick(&self, source: Source) {
+    pub(super) fn tick(&self, seat: SeatId) {
         let (log, inbox) = (Arc::clone(&self.backends.log), self.inbox.clone());
         self.runtime.spawn(async move {
-            if let Err(error) = log.append(source, vec![NewRecord::tick()]).await {
-                tracing::warn!(%source, %error, "a tick could not be appended");
-                let _ = inbox.send(Message::TickFailed(source));
+            if let Err(error) = log.append(seat.source, vec![NewRecord::tick()]).await {
+                tracing::warn!(source = %seat.source, %error, "a tick could not be appended");
+                let _ = inbox.send(Message::TickFailed(seat));
             }
         });
     }
@@ -99,7 +105,9 @@ async fn open_owner(
         }
     })?;
     let checkpoint = checkpoints.into_iter().find_map(|(owner, checkpoint)| (owner == source).then_some(checkpoint));
-    let ends = backends.log.ends(source).map_err(|error| StartFailure::Later(error.to_string()))?;
+    let log = Arc::clone(&backends.log);
+    let ends = tokio::task::spawn_blocking(move || log.ends(source)).await.map_err(|stopped| StartFailure::Later(stopped.to_string()))?;
+    let ends = ends.map_err(|error| StartFailure::Later(error.to_string()))?;
     let owner = Owner::new(source, settings, options, checkpoint, ends, now).map_err(StartFailure::Never)?;
     let lost = owner.status().lost;
     if lost > 0 {
@@ -115,7 +123,7 @@ async fn perform(source: Source, what: WriteKind, backends: &Backends) -> Result
     match what {
         WriteKind::DeadLetters(letters) => match backends.dead_letters.append(DEAD_LETTERS, letters).await {
             Ok(_) => Ok(()),
-            Err(error @ LogError::Busy { .. }) => Err(WriteFailure::Later(error.to_string())),
+            Err(error @ (LogError::Busy { .. } | LogError::Unavailable(_))) => Err(WriteFailure::Later(error.to_string())),
             Err(error) => Err(WriteFailure::Never(error.to_string())),
         },
         WriteKind::Rows(rows) => backends.store.write_rows(rows).await.map_err(of_store),

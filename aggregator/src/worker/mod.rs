@@ -6,10 +6,13 @@
 //!                      └────────────── inbox: what came of it ◄─────────┘
 //! ```
 //!
+//! Which sources these are, the log's [`Membership`] says: they come and go as processes do (`sharing`).
 //! Each owner lives on one thread, so there is no lock on the way of an event. Nothing is decided here: what to do next
 //! comes from [`Owner`], and what came of it goes back there.
 
 mod act;
+mod seat;
+mod sharing;
 mod thread;
 
 use std::collections::BTreeMap;
@@ -19,7 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ingest::EventLog;
+use ingest::{EventLog, Membership};
 use schemas::{FoldSettings, Source};
 use tokio::runtime::Handle;
 
@@ -27,10 +30,12 @@ use crate::owner::{OwnerOptions, OwnerStatus};
 use crate::recovery::SourceError;
 use crate::store::CountStore;
 use act::{Actor, Message};
-use thread::{Seat, Worker};
+use sharing::Sharing;
+use thread::Worker;
 
 /// How long a watcher waits for the log before it looks whether it should stop.
 const WATCH: Duration = Duration::from_millis(500);
+
 /// What the workers work on.
 #[derive(Clone)]
 pub struct Backends {
@@ -57,44 +62,52 @@ pub enum SourceState {
 pub struct Workers {
     states: Arc<Mutex<BTreeMap<Source, SourceState>>>,
     stop: Arc<AtomicBool>,
+    membership: Arc<dyn Membership>,
     inboxes: Vec<Sender<Message>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Workers {
-    /// Starts `threads` worker threads that own all sources of the log between them.
+    /// Starts `threads` worker threads that fold between them the sources that `membership` gives to this process.
     ///
     /// # Errors
     /// If a thread cannot be started.
     pub fn start(
         backends: &Backends,
+        membership: Arc<dyn Membership>,
         settings: &FoldSettings,
         options: OwnerOptions,
         threads: usize,
         runtime: &Handle,
     ) -> std::io::Result<Self> {
-        let sources: Vec<Source> = (0..backends.log.sources().get()).map(Source).collect();
-        let threads = threads.clamp(1, sources.len());
-        let states = Arc::new(Mutex::new(sources.iter().map(|source| (*source, SourceState::Starting)).collect()));
-        let mut workers = Self { states, stop: Arc::new(AtomicBool::new(false)), inboxes: Vec::new(), threads: Vec::new() };
-        for index in 0..threads {
+        let mut workers = Self {
+            states: Arc::default(),
+            stop: Arc::default(),
+            membership: Arc::clone(&membership),
+            inboxes: Vec::new(),
+            threads: Vec::new(),
+        };
+        for index in 0..threads.max(1) {
             let (inbox, mail) = channel();
-            let mine = sources.iter().skip(index).step_by(threads).map(|source| Seat::new(*source)).collect();
             let worker = Worker {
                 actor: Actor { backends: backends.clone(), runtime: runtime.clone(), inbox: inbox.clone() },
+                membership: Arc::clone(&membership),
                 settings: settings.clone(),
                 options,
                 states: Arc::clone(&workers.states),
                 stop: Arc::clone(&workers.stop),
                 asleep: Arc::new(AtomicBool::new(false)),
                 mail,
-                seats: mine,
+                seats: Vec::new(),
+                seen: 0,
                 began: Instant::now(),
             };
             workers.watch(&worker, &backends.log, index)?;
             workers.inboxes.push(inbox);
             workers.threads.push(std::thread::Builder::new().name(format!("fold-{index}")).spawn(move || worker.run())?);
         }
+        let sharing = Sharing::new(membership, workers.inboxes.clone(), Arc::clone(&workers.states), Arc::clone(&workers.stop));
+        workers.threads.push(std::thread::Builder::new().name("sharing".into()).spawn(move || sharing.run())?);
         Ok(workers)
     }
 
@@ -116,7 +129,7 @@ impl Workers {
         Ok(())
     }
 
-    /// The state of every source.
+    /// The state of every source of this process.
     pub fn states(&self) -> BTreeMap<Source, SourceState> {
         self.states.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -126,8 +139,8 @@ impl Workers {
         Observer(Arc::clone(&self.states))
     }
 
-    /// Flushes and checkpoints everything that has been read, and ends the threads. Blocks until then, or until `patience` has passed.
-    /// Returns whether everything was stored.
+    /// Flushes and checkpoints everything that has been read, ends the threads, and gives the sources up to other processes. Blocks
+    /// until then, or until `patience` has passed. Returns whether everything was stored.
     pub fn drain(mut self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         for inbox in &self.inboxes {
@@ -139,6 +152,7 @@ impl Workers {
         for thread in self.threads.drain(..) {
             clean &= thread.join().is_ok();
         }
+        self.membership.leave();
         let stored = |state: &SourceState| match state {
             SourceState::Owned(status) => status.recovering > 0 || status.stored == status.position,
             SourceState::Starting => true,
@@ -153,7 +167,7 @@ impl Workers {
 pub struct Observer(Arc<Mutex<BTreeMap<Source, SourceState>>>);
 
 impl Observer {
-    /// The state of every source.
+    /// The state of every source of this process.
     pub fn states(&self) -> BTreeMap<Source, SourceState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
