@@ -4,18 +4,22 @@ CARGO ?= cargo
 SEEDS ?= 10000
 SECONDS ?= 30
 ARGS ?=
+export NO_SERVERS
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check soak sim bench fuzz lint needs-cargo needs-cc needs-python needs-curl needs-fuzz
+.PHONY: help run test chaos check soak sim bench fuzz lint deploy needs-cargo needs-cc needs-perl needs-python needs-curl needs-java needs-fuzz
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{ printf "  make %-8s %s\n", $$1, $$2 }'
 
-run: needs-cargo needs-cc ## Build for speed and run everything on http://127.0.0.1:8080, data in ./data (more options: ARGS=...).
+run: needs-cargo needs-cc needs-perl ## Build for speed and run everything on http://127.0.0.1:8080, data in ./data (more options: ARGS=...).
 	$(CARGO) run --release --bin tallymark -- run $(ARGS)
 
-test: needs-cargo needs-cc needs-python needs-curl ## Run every test.
+test: needs-cargo needs-cc needs-perl needs-python needs-curl needs-java ## Run every test, also against real Kafka and Cassandra (fetched and stopped by the tests).
 	$(CARGO) test --workspace
+
+chaos: needs-cargo needs-cc needs-perl needs-java ## The long fault suite on three brokers and three Cassandra nodes: 50 kills and every other fault.
+	CHAOS=long $(CARGO) test --test chaos -- --nocapture
 
 check: needs-cargo needs-cc ## The tests that need nothing but this machine, and the lints: about 5 minutes.
 	$(CARGO) test --workspace --lib --bins --test simulation
@@ -35,9 +39,13 @@ bench: needs-cargo needs-cc ## Measure; prints each figure with its unit.
 fuzz: needs-cargo needs-fuzz ## Fuzz every target for SECONDS=n (30).
 	cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do mkdir -p corpus/$$target && $(CARGO) +nightly fuzz run $$target corpus/$$target seeds/$$target -- -max_total_time=$(SECONDS) || exit 1; done
 
-lint: needs-cargo ## Formatting and lints.
+lint: needs-cargo needs-cc needs-perl ## Formatting and lints, with every feature and with none.
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --package tallymark --no-default-features -- -D warnings
+
+deploy: ## Check images, Kubernetes manifests, alert rules and the board.
+	docker/check.sh
 
 # Each need names the one line that installs it.
 needs-cargo:
@@ -45,6 +53,12 @@ needs-cargo:
 
 needs-cc:
 	@command -v cc >/dev/null || { echo 'A C compiler is missing. Install it with: sudo apt-get install -y gcc libc6-dev   (macOS: xcode-select --install)'; exit 2; }
+
+needs-perl:
+	@command -v perl >/dev/null || { echo 'perl is missing (OpenSSL is built with it). Install it with: sudo apt-get install -y perl   or build without Kafka: cargo build --no-default-features'; exit 2; }
+
+needs-java:
+	@{ command -v java && command -v mvn; } >/dev/null || [ -n "$(NO_SERVERS)" ] || { echo 'Java 17 and Maven are missing (Kafka and Cassandra run on them). Install them with: sudo apt-get install -y openjdk-17-jre-headless maven   or leave those tests out: make test NO_SERVERS=1'; exit 2; }
 
 needs-python:
 	@command -v python3 >/dev/null || { echo 'python3 is missing (counts are compared with its sqlite3). Install it with: sudo apt-get install -y python3'; exit 2; }
