@@ -11,15 +11,23 @@ use std::process::Command;
 pub(crate) struct Artifact {
     name: &'static str,
     version: &'static str,
-    /// `group:artifact`, all of that version.
-    artifacts: &'static [(&'static str, &'static str)],
+    /// Group, artifact, version.
+    artifacts: &'static [(&'static str, &'static str, &'static str)],
 }
 
-pub(crate) const KAFKA: Artifact =
-    Artifact { name: "kafka", version: "4.1.0", artifacts: &[("org.apache.kafka", "kafka_2.13"), ("org.apache.kafka", "kafka-tools")] };
+/// Kafka's own jars log nowhere: the last one prints.
+pub(crate) const KAFKA: Artifact = Artifact {
+    name: "kafka",
+    version: "4.1.0",
+    artifacts: &[
+        ("org.apache.kafka", "kafka_2.13", "4.1.0"),
+        ("org.apache.kafka", "kafka-tools", "4.1.0"),
+        ("org.slf4j", "slf4j-simple", "1.7.36"),
+    ],
+};
 
 pub(crate) const CASSANDRA: Artifact =
-    Artifact { name: "cassandra", version: "5.0.5", artifacts: &[("org.apache.cassandra", "cassandra-all")] };
+    Artifact { name: "cassandra", version: "5.0.5", artifacts: &[("org.apache.cassandra", "cassandra-all", "5.0.5")] };
 
 /// Pinned like the servers, so that a fetch of today is a fetch of next year.
 const PLUGIN: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies";
@@ -66,7 +74,10 @@ fn download(artifact: &Artifact, scratch: &Path, jars: &Path) -> Result<(), Stri
     })?;
     if !output.status.success() || !jars.is_dir() {
         let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        return Err(format!("{what} could not be fetched from Maven Central ({}); is the network there? Maven said:\n{said}", output.status));
+        return Err(format!(
+            "{what} could not be fetched from Maven Central ({}); is the network there? Maven said:\n{said}",
+            output.status
+        ));
     }
     Ok(())
 }
@@ -75,8 +86,7 @@ fn pom(artifact: &Artifact) -> String {
     let dependencies: String = artifact
         .artifacts
         .iter()
-        .map(|(group, name)| {
-            let version = artifact.version;
+        .map(|(group, name, version)| {
             format!("<dependency><groupId>{group}</groupId><artifactId>{name}</artifactId><version>{version}</version></dependency>")
         })
         .collect();

@@ -30,7 +30,9 @@ pub(crate) fn java() -> Result<&'static Path, String> {
 }
 
 fn find() -> Result<PathBuf, String> {
-    let install = format!("Java {OLDEST} or newer runs Kafka and Cassandra for the tests. Install it with: sudo apt-get install -y openjdk-17-jre-headless");
+    let install = format!(
+        "Java {OLDEST} or newer runs Kafka and Cassandra for the tests. Install it with: sudo apt-get install -y openjdk-17-jre-headless"
+    );
     let home = std::env::var_os("JAVA_HOME").map(|home| Path::new(&home).join("bin/java")).filter(|java| java.is_file());
     let java = home.unwrap_or_else(|| PathBuf::from("java"));
     let output = Command::new(&java).arg("-version").output();

@@ -106,8 +106,6 @@ impl KafkaCluster {
     /// Directories, settings and, as the storage tool makes them, identities. The tool runs once: the others' differ by their ids alone.
     fn prepare(&self, plan: &KafkaPlan) -> Result<(), String> {
         let write = |path: PathBuf, text: &[u8]| fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()));
-        write(self.scratch.path().join("log4j2.properties"), include_bytes!("../settings/log4j2.properties"))?;
-        write(self.scratch.path().join("log4j2-quiet.properties"), include_bytes!("../settings/log4j2-quiet.properties"))?;
         let cluster = identity();
         for number in 1..=plan.nodes {
             let home = self.home(number);
@@ -171,7 +169,11 @@ impl KafkaCluster {
     pub fn bootstrap(&self) -> String {
         let address = |number| format!("{}:{}", self.place.host(number), self.place.port(CLIENTS));
         let own = self.numbers().map(address);
-        if self.proxies.is_empty() { own.collect::<Vec<_>>().join(",") } else { self.numbers().map(|number| proxy_address(&self.place, number)).collect::<Vec<_>>().join(",") }
+        if self.proxies.is_empty() {
+            own.collect::<Vec<_>>().join(",")
+        } else {
+            self.numbers().map(|number| proxy_address(&self.place, number)).collect::<Vec<_>>().join(",")
+        }
     }
 
     /// Where the tools begin: never through a proxy.
@@ -278,8 +280,7 @@ impl KafkaCluster {
     }
 
     fn run(&self, class: &str, args: &[&str]) -> Result<String, String> {
-        let quiet = self.scratch.path().join("log4j2-quiet.properties");
-        java::tool(&self.jars, &[format!("-Dlog4j2.configurationFile={}", quiet.display())], class, args)
+        java::tool(&self.jars, &["-Dorg.slf4j.simpleLogger.defaultLogLevel=error".into()], class, args)
     }
 
     fn node(&self, node: usize) -> MutexGuard<'_, Node> {
@@ -293,8 +294,9 @@ impl KafkaCluster {
         }
         node.starts += 1;
         let home = self.home(node.number);
-        let logging = self.scratch.path().join("log4j2.properties");
-        let args = ["-Xms96m".into(), "-Xmx384m".into(), format!("-Dlog4j2.configurationFile={}", logging.display())];
+        let args =
+            ["-Xms96m", "-Xmx384m", "-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS"];
+        let args = args.map(str::to_owned);
         let settings = home.join("server.properties").display().to_string();
         let log = home.join(format!("start-{}.log", node.starts));
         node.server = Some(Server::start(&self.jars, &args, "kafka.Kafka", &[settings], &log)?);
@@ -336,7 +338,8 @@ fn proxy_address(place: &Place, number: u8) -> String {
 /// An id as Kafka writes them: 16 bytes in URL-safe base 64. The last character carries two bits only; one without a dash at the start.
 fn identity() -> String {
     const DIGITS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-    let mut text: String = (0..21).filter_map(|_| DIGITS.get(usize::try_from(random() % 62).unwrap_or(0))).map(|digit| char::from(*digit)).collect();
+    let mut text: String =
+        (0..21).filter_map(|_| DIGITS.get(usize::try_from(random() % 62).unwrap_or(0))).map(|digit| char::from(*digit)).collect();
     text.push('Q');
     text
 }
