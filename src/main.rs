@@ -6,7 +6,9 @@
 //!
 //! | module | is |
 //! |---|---|
-//! | [`run`] | `tallymark run`: all roles in one process; composes the crates |
+//! | [`role`] | `tallymark run`, `collect`, `aggregate`, `query`: composes the crates |
+//! | [`backends`] | opens log and store: on this machine's disk, or on Kafka and Cassandra |
+//! | [`migrate`] | `tallymark migrate`: topics and tables |
 //! | [`serve`] | the HTTP server loop |
 //! | [`logging`] | the program's own messages |
 //! | [`config`] | settings: flags over environment over file over defaults |
@@ -15,18 +17,22 @@
 //! | [`status`] | `tallymark status`: is it working? |
 //! | [`client`] | what the commands above ask a server |
 
+mod backends;
 mod client;
 mod config;
 mod import;
 mod logging;
-mod run;
+mod migrate;
+mod role;
 mod serve;
 mod status;
 mod tap;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use role::Role;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -41,7 +47,11 @@ Start here:
   tallymark run                                   a server on http://127.0.0.1:8080, data in ./data
   tallymark import views.csv.gz --map video_id=item_id,ts=ts_ms --historical
   curl 'http://127.0.0.1:8080/v1/site/views?step=1h'
-  tallymark status                                is it working?"
+  tallymark status                                is it working?
+
+On many machines, with Kafka and Cassandra (or ScyllaDB):
+  tallymark migrate --kafka-brokers k1:9092 --cassandra-nodes c1:9042      topics and tables, once
+  tallymark collect, tallymark aggregate, tallymark query                  any number of each, with the same settings"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -60,6 +70,44 @@ Examples:
 Every setting can be given as a flag, as a variable TALLYMARK_NAME, or as a key of the TOML file; the first of these wins.
 `tallymark config check` shows what holds. SIGTERM or Ctrl-C stops it without losing anything.")]
     Run(config::Given),
+    /// Take events in and put them on Kafka: one part of many.
+    #[command(after_help = "\
+Examples:
+  tallymark collect --kafka-brokers k1:9092,k2:9092 --listen 127.0.0.1:8081
+  curl http://127.0.0.1:8081/v1/events -d '{\"event_id\":\"e1\",\"video_id\":\"v1\",\"ts\":1774746000000}' -H 'content-type: application/json'
+
+Serves POST /v1/events, /livez, /readyz and /metrics. An event is acknowledged when Kafka has it on enough brokers.
+Start any number behind a load balancer that asks /readyz: it is 503 while Kafka does not answer, and at once on SIGTERM;
+--stop-delay 5s goes on serving so long, and then open requests end. Producers may write to the topic themselves, too.")]
+    Collect(config::Given),
+    /// Fold events from Kafka into counts in Cassandra: one part of many.
+    #[command(after_help = "\
+Examples:
+  tallymark aggregate --kafka-brokers k1:9092 --cassandra-nodes c1:9042 --listen 127.0.0.1:8082
+  curl http://127.0.0.1:8082/metrics | grep lag
+
+Start any number: they share the partitions as a consumer group (`tallymark status` shows who has which), and more than there are
+partitions wait for one to fail. Serves /livez, /readyz and /metrics only. SIGTERM stores what was read and hands the partitions over
+at once; after a kill -9 the others notice by themselves and count the rest from the last checkpoint.")]
+    Aggregate(config::Given),
+    /// Answer questions from Cassandra: one part of many.
+    #[command(after_help = "\
+Examples:
+  tallymark query --kafka-brokers k1:9092 --cassandra-nodes c1:9042 --listen 127.0.0.1:8083
+  curl 'http://127.0.0.1:8083/v1/site/views?step=1h'
+  tallymark status --url http://127.0.0.1:8083
+
+Start any number behind a load balancer that asks /readyz. Counts need Cassandra alone; /v1/status and /v1/records ask Kafka, too.")]
+    Query(config::Given),
+    /// Make the topics in Kafka and the tables in Cassandra, or see that they are as they should be.
+    #[command(after_help = "\
+Examples:
+  tallymark migrate --kafka-brokers k1:9092 --cassandra-nodes c1:9042 --sources 12
+  tallymark migrate --kafka-brokers localhost:9092 --cassandra-nodes localhost:9042 --replication 1      for a try on one machine
+
+Run it once before the first start and after each upgrade, with the settings that all parts get: `sources`, `spread`, `grace` and the
+like are fixed by it. It can be run again at any time; each line says what was done.")]
+    Migrate(config::Given),
     /// Import files of events (CSV or NDJSON, plain or gzip) into a server.
     Import(import::ImportArgs),
     /// Show what the log holds: decoded records, one a line.
@@ -79,7 +127,11 @@ enum ConfigCommand {
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Run(given) => on_runtime(run::run(given)),
+        Command::Run(given) => on_runtime(role::run(Role::Run, given)),
+        Command::Collect(given) => on_runtime(role::run(Role::Collect, given)),
+        Command::Aggregate(given) => on_runtime(role::run(Role::Aggregate, given)),
+        Command::Query(given) => on_runtime(role::run(Role::Query, given)),
+        Command::Migrate(given) => on_runtime(migrate::migrate(given)),
         Command::Import(args) => on_runtime(import::import(args)),
         Command::Tap(args) => on_runtime(tap::tap(args)),
         Command::Status(args) => on_runtime(status::status(args)),
@@ -90,10 +142,17 @@ fn main() -> ExitCode {
     }
 }
 
+/// What still blocks when a command has ended (a question to a broker that is gone, say) is waited for no longer than this.
+const LEFT_BEHIND: Duration = Duration::from_secs(1);
+
 /// Runs a command to its end.
 fn on_runtime<E: std::fmt::Display>(command: impl Future<Output = Result<ExitCode, E>>) -> ExitCode {
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => ended(runtime.block_on(command)),
+        Ok(runtime) => {
+            let code = ended(runtime.block_on(command));
+            runtime.shutdown_timeout(LEFT_BEHIND);
+            code
+        }
         Err(error) => ended(Err(error)),
     }
 }

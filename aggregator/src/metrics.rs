@@ -1,9 +1,12 @@
 //! What the folds show to Prometheus, read from the workers' published states at each scrape.
 //!
 //! `tallymark_events_total` by outcome sums to the events read, per source, always: the counters come from the tally
-//! that the checkpoint carries, so they go on over restarts.
+//! that the checkpoint carries, so they go on over restarts. What only the log and the store know (a source's end, its stored
+//! checkpoint) is not asked for at a scrape: somebody asks now and then, and leaves it in [`Seen`].
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -11,18 +14,81 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use schemas::{Reason, Source};
+use schemas::{Millis, Offset, Reason, Source, Stamp};
 
 use crate::owner::OwnerStatus;
 use crate::worker::{Observer, SourceState};
 
-/// Registers the metrics of all sources.
-pub fn register(observer: Observer, registry: &mut Registry) {
-    registry.register_collector(Box::new(SourceMetrics(observer)));
+/// Registers the metrics of the sources that this process folds.
+pub fn register(observer: Observer, seen: Seen, registry: &mut Registry) {
+    registry.register_collector(Box::new(SourceMetrics { observer, seen }));
+}
+
+/// Registers the age of every source's checkpoint, for a process that folds none: it shows a source that nobody folds.
+pub fn register_stored(seen: Seen, registry: &mut Registry) {
+    registry.register_collector(Box::new(StoredMetrics(seen)));
+}
+
+/// Where sources end and what is stored of them, as it was last seen. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Seen(Arc<Mutex<BTreeMap<Source, Sight>>>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Sight {
+    end: Option<Offset>,
+    stored: Option<Stamp>,
+}
+
+impl Seen {
+    /// The log ends here.
+    pub fn log_ends_at(&self, source: Source, end: Offset) {
+        self.sights().entry(source).or_default().end = Some(end);
+    }
+
+    /// The stored checkpoint has this stamp.
+    pub fn stored_up_to(&self, source: Source, stamp: Stamp) {
+        self.sights().entry(source).or_default().stored = Some(stamp);
+    }
+
+    fn sights(&self) -> MutexGuard<'_, BTreeMap<Source, Sight>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many records behind the end a fold is, and how many ms old the last one is that it has folded; both 0 at the end.
+fn lag(status: &OwnerStatus, end: Offset, now: Millis) -> (u64, i64) {
+    match end.0.saturating_sub(status.position.0) {
+        0 => (0, 0),
+        // Nothing was ever folded: there is no such time.
+        records if status.clock == Millis::NEVER => (records, 0),
+        records => (records, now.since(status.clock).max(0)),
+    }
+}
+
+fn encode_ages(encoder: &mut DescriptorEncoder<'_>, ages: impl Iterator<Item = (Source, Stamp)>, now: Millis) -> fmt::Result {
+    const HELP: &str = "How long ago the last record of the stored checkpoint was appended";
+    let mut family = encoder.encode_descriptor("tallymark_checkpoint_age_seconds", HELP, None, MetricType::Gauge)?;
+    for (source, stamp) in ages {
+        ConstGauge::new(seconds(now.since(Millis(stamp.0 / 1_000)).max(0))).encode(family.encode_family(&label(source))?)?;
+    }
+    Ok(())
 }
 
 #[derive(Debug)]
-struct SourceMetrics(Observer);
+struct StoredMetrics(Seen);
+
+impl Collector for StoredMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let sights = self.0.sights().clone();
+        encode_ages(&mut encoder, sights.into_iter().filter_map(|(source, sight)| Some((source, sight.stored?))), Millis::now())
+    }
+}
+
+#[derive(Debug)]
+struct SourceMetrics {
+    observer: Observer,
+    seen: Seen,
+}
 
 type Gauge = (&'static str, &'static str, fn(&OwnerStatus) -> f64);
 
@@ -52,7 +118,7 @@ const TOTALS: [Total; 5] = [
 
 impl Collector for SourceMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let states = self.0.states();
+        let states = self.observer.states();
         let owned = || states.iter().filter_map(|(source, state)| Some((*source, status(state)?)));
         for (name, help, value) in GAUGES {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
@@ -79,7 +145,28 @@ impl Collector for SourceMetrics {
                 ConstCounter::new(count).encode(events.encode_family(&labels)?)?;
             }
         }
-        Ok(())
+        self.encode_lags(encoder, &states)
+    }
+}
+
+impl SourceMetrics {
+    /// What the log's end and the stored checkpoint say of the sources of this process.
+    fn encode_lags(&self, mut encoder: DescriptorEncoder<'_>, states: &BTreeMap<Source, SourceState>) -> fmt::Result {
+        let (now, sights) = (Millis::now(), self.seen.sights().clone());
+        let sight = |source: &Source| sights.get(source).copied().unwrap_or_default();
+        let lags: Vec<(Source, (u64, i64))> =
+            states.iter().filter_map(|(source, state)| Some((*source, lag(status(state)?, sight(source).end?, now)))).collect();
+        let mut records =
+            encoder.encode_descriptor("tallymark_lag_records", "Records of the log that are not folded yet", None, MetricType::Gauge)?;
+        for (source, (behind, _)) in &lags {
+            ConstGauge::new(float(*behind)).encode(records.encode_family(&label(*source))?)?;
+        }
+        const HELP: &str = "How long ago the last folded record was appended, while there are others; 0 at the log's end";
+        let mut ages = encoder.encode_descriptor("tallymark_lag_seconds", HELP, None, MetricType::Gauge)?;
+        for (source, (_, behind_ms)) in &lags {
+            ConstGauge::new(seconds(*behind_ms)).encode(ages.encode_family(&label(*source))?)?;
+        }
+        encode_ages(&mut encoder, states.keys().filter_map(|source| Some((*source, sight(source).stored?))), now)
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-use super::{ConfigError, KEYS, Key, Loaded, Origin, resolve};
+use super::{ConfigError, KEYS, Key, Loaded, Origin, cluster, refused, resolve};
 
 /// The variable that names the TOML file.
 const CONFIG_VARIABLE: &str = "TALLYMARK_CONFIG";
@@ -41,7 +41,7 @@ fn flag(key: &Key) -> Arg {
         .long(key.name.replace('_', "-"))
         .value_name("VALUE")
         .action(ArgAction::Set)
-        .help(format!("{} [default: {}]", key.meaning, key.default))
+        .help(if key.default.is_empty() { key.meaning.to_owned() } else { format!("{} [default: {}]", key.meaning, key.default) })
         .help_heading("Settings");
     // A switch can be given bare.
     if key.default == "false" { arg.num_args(0..=1).require_equals(true).default_missing_value("true") } else { arg }
@@ -70,7 +70,7 @@ pub(crate) fn load(given: &Given, environment: impl IntoIterator<Item = (OsStrin
     let mut variables: BTreeMap<String, String> = environment
         .into_iter()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
-        .filter(|(name, _)| name.starts_with(PREFIX) && name != URL_VARIABLE)
+        .filter(|(name, _)| name.starts_with(PREFIX) && name != URL_VARIABLE && !is_service_link(name))
         .collect();
     let file = given.config.clone().or(variables.remove(CONFIG_VARIABLE).map(PathBuf::from));
     let from_file = file.as_deref().map(read_file).transpose()?.unwrap_or_default();
@@ -96,6 +96,11 @@ pub(crate) fn load(given: &Given, environment: impl IntoIterator<Item = (OsStrin
     resolve(values)
 }
 
+/// Kubernetes tells every pod where the services are; one that is called `tallymark` is no setting of ours.
+fn is_service_link(name: &str) -> bool {
+    name.ends_with("_PORT") || name.contains("_PORT_") || name.ends_with("_SERVICE_HOST")
+}
+
 fn variable_name(key: &Key) -> String {
     format!("{PREFIX}{}", key.name.to_ascii_uppercase())
 }
@@ -116,14 +121,26 @@ fn known_entry(path: &Path, name: String, value: toml::Value) -> Result<(String,
         toml::Value::String(text) => text,
         toml::Value::Integer(number) => number.to_string(),
         toml::Value::Boolean(switch) => switch.to_string(),
+        toml::Value::Table(table) if key.name == "kafka_properties" => {
+            let entries = flat("", table);
+            cluster::properties_text(entries.iter().map(|(name, value)| (name.as_str(), value.clone())))
+        }
         other => {
-            let (key, origin) = (key.name, Origin::File(path.into()));
-            let allowed =
-                format!("{}, as a text, a whole number or true/false", KEYS.iter().find(|k| k.name == key).map_or("", |k| k.allowed));
-            return Err(ConfigError::Value { key, value: other.to_string(), origin, allowed });
+            let allowed = format!("{}, as a text, a whole number or true/false", key.allowed);
+            return Err(refused(key, &other.to_string(), &Origin::File(path.into()), allowed));
         }
     };
     Ok((name, text))
+}
+
+/// A table's entries by their dotted names: `a.b = 1` without quotes is a table in a table.
+fn flat(prefix: &str, table: toml::Table) -> Vec<(String, String)> {
+    let entries = table.into_iter().flat_map(|(name, value)| match value {
+        toml::Value::Table(inner) => flat(&format!("{prefix}{name}."), inner),
+        toml::Value::String(text) => vec![(format!("{prefix}{name}"), text)],
+        other => vec![(format!("{prefix}{name}"), other.to_string())],
+    });
+    entries.collect()
 }
 
 /// `; did you mean "x"?` if a known name is near.
@@ -185,6 +202,22 @@ mod tests {
         assert!(error.contains("unknown key \"dedup_minute\"") && error.contains("did you mean \"dedup_minutes\"?"), "{error}");
         let error = load(&Given::default(), environment(&[("TALLYMARK_LISTNE", "x")])).unwrap_err().to_string();
         assert!(error.contains("did you mean \"TALLYMARK_LISTEN\"?"), "{error}");
+    }
+
+    #[test]
+    fn the_variables_of_kubernetes_services_are_no_settings() {
+        for name in ["TALLYMARK_SERVICE_HOST", "TALLYMARK_COLLECT_SERVICE_PORT_HTTP", "TALLYMARK_PORT", "TALLYMARK_PORT_8080_TCP_ADDR"] {
+            assert!(load(&Given::default(), environment(&[(name, "tcp://10.0.0.1:8080")])).is_ok(), "{name}");
+        }
+        assert!(KEYS.iter().all(|key| !is_service_link(&variable_name(key))));
+    }
+
+    #[test]
+    fn properties_of_kafka_can_be_a_table() {
+        let (_dir, given) = file("[kafka_properties]\nlinger.ms = 5\n\"sasl.password\" = \"a,b\"\n\"debug\" = true");
+        let properties = load(&given, environment(&[])).unwrap().settings.kafka.properties;
+        let expected = [("debug", "true"), ("linger.ms", "5"), ("sasl.password", "a,b")];
+        assert_eq!(properties, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
     }
 
     #[test]

@@ -3,40 +3,37 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aggregator::{CountStore, EmbeddedStore};
+use aggregator::CountStore;
 use ingest::{EmbeddedLog, EventLog, LogError};
 use schemas::{Checkpoint, Millis, Offset, Source};
+
+use crate::backends::EmbeddedLogs;
 
 const EVERY: Duration = Duration::from_secs(60);
 
 /// Trims both logs again and again, for ever.
-pub(crate) async fn trim_forever(log: Arc<EmbeddedLog>, dead_letters: Arc<EmbeddedLog>, store: EmbeddedStore, retention_ms: i64) {
+pub(super) async fn trim_forever(logs: EmbeddedLogs, store: Arc<dyn CountStore>, retention_ms: i64) {
     if retention_ms == 0 {
         return;
     }
     loop {
         tokio::time::sleep(EVERY).await;
         let keep_from = Millis::now().plus(-retention_ms);
-        if let Err(detail) = trim_once(&log, &dead_letters, &store, keep_from).await {
+        if let Err(detail) = trim_once(&logs, &*store, keep_from).await {
             tracing::warn!(detail, "old records could not be removed from the log; it is tried again");
         }
     }
 }
 
 /// Removes what was appended before `keep_from`, as far as no restart needs it. A source without a checkpoint keeps everything.
-async fn trim_once(
-    log: &Arc<EmbeddedLog>,
-    dead_letters: &Arc<EmbeddedLog>,
-    store: &EmbeddedStore,
-    keep_from: Millis,
-) -> Result<(), String> {
+async fn trim_once(logs: &EmbeddedLogs, store: &dyn CountStore, keep_from: Millis) -> Result<(), String> {
     let checkpoints = store.read_checkpoints().await.map_err(|error| error.to_string())?;
-    let (log, dead_letters) = (Arc::clone(log), Arc::clone(dead_letters));
+    let EmbeddedLogs { events, rejected } = logs.clone();
     let trimmed = tokio::task::spawn_blocking(move || {
         for (source, checkpoint) in checkpoints {
-            trim(&log, source, keep_from, needed_from(&checkpoint))?;
+            trim(&events, source, keep_from, needed_from(&checkpoint))?;
         }
-        trim(&dead_letters, Source(0), keep_from, Offset(u64::MAX))
+        trim(&rejected, Source(0), keep_from, Offset(u64::MAX))
     });
     trimmed.await.map_err(|error| error.to_string())?.map_err(|error: LogError| error.to_string())
 }
@@ -55,6 +52,7 @@ fn trim(log: &EmbeddedLog, source: Source, keep_from: Millis, needed_from: Offse
 mod tests {
     use std::num::NonZeroU32;
 
+    use aggregator::EmbeddedStore;
     use aggregator::embedded::StoreOptions;
     use ingest::LogOptions;
     use schemas::{FoldSettings, NewRecord, Stamp, Tally};
@@ -89,9 +87,10 @@ mod tests {
             let start = |log: &EmbeddedLog, source| log.ends(Source(source)).unwrap().start.0;
             vec![start(&log, 0), start(&log, 1), start(&log, 2), start(&dead_letters, 0)]
         };
-        trim_once(&log, &dead_letters, &store, Millis(0)).await.unwrap();
+        let logs = EmbeddedLogs { events: Arc::clone(&log), rejected: Arc::clone(&dead_letters) };
+        trim_once(&logs, &store, Millis(0)).await.unwrap();
         assert_eq!(starts(), [0, 0, 0, 0], "nothing is so old");
-        trim_once(&log, &dead_letters, &store, Millis(i64::MAX)).await.unwrap();
+        trim_once(&logs, &store, Millis(i64::MAX)).await.unwrap();
         assert_eq!(starts(), [4, 9, 0, 10], "warm-up, the record before the checkpoint, and what is not counted yet stay");
     }
 }

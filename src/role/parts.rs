@@ -1,0 +1,225 @@
+//! What runs in a process of a role, and what it stands on: composed here, closed here.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use aggregator::Workers;
+use aggregator::fold::FoldLimits;
+use aggregator::metrics::{self as fold_metrics, Seen};
+use aggregator::owner::OwnerOptions;
+use aggregator::recovery::SourceError;
+use aggregator::worker::{Observer, SourceState};
+use axum::Router;
+use ingest::collect::{self, Collector, Limits};
+use prometheus_client::registry::Registry;
+use query::{QueryLimits, QueryService};
+use schemas::partition::Partitioner;
+use tokio::time::{sleep, timeout};
+
+use super::health::{self, Health};
+use super::probe::Probes;
+use super::{Role, RoleError};
+use crate::backends::Backends;
+use crate::config::Settings;
+
+/// How often the states of sources are looked at, to notice that all have stopped.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Everything that runs, and what it stands on.
+pub(super) struct Parts {
+    role: Role,
+    backends: Backends,
+    workers: Option<Workers>,
+    collector: Option<Arc<Collector>>,
+    queries: Option<Arc<QueryService>>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Parts {
+    /// Starts the parts of a role.
+    ///
+    /// # Errors
+    /// If the log has no group to join, or a thread cannot be started.
+    pub(super) fn start(role: Role, backends: Backends, settings: &Settings) -> Result<Self, RoleError> {
+        let workers = match (&backends.dead_letters, &backends.store) {
+            (Some(dead_letters), Some(store)) if role.folds() => {
+                let on = aggregator::Backends {
+                    log: Arc::clone(&backends.log),
+                    dead_letters: Arc::clone(dead_letters),
+                    store: Arc::clone(store),
+                };
+                let threads = std::thread::available_parallelism().map_or(1, usize::from);
+                let runtime = tokio::runtime::Handle::current();
+                let membership = backends.log.join()?;
+                Some(Workers::start(&on, membership, &settings.fold, owner_options(settings), threads, &runtime)?)
+            }
+            _ => None,
+        };
+        let collector = role.collects().then(|| Arc::new(collector(&backends, settings)));
+        let queries = backends.store.as_ref().filter(|_| role.answers()).map(|store| {
+            let (store, log) = (Arc::clone(store), Arc::clone(&backends.log));
+            Arc::new(QueryService::new(store, log, settings.fold.clone(), QueryLimits::default()))
+        });
+        Ok(Self { role, backends, workers, collector, queries, stopping: Arc::default() })
+    }
+
+    /// Waits until every source of an embedded log has begun (it may still recover). On Kafka sources come and go: nothing is waited for.
+    ///
+    /// # Errors
+    /// If one of them must not: then nothing is served.
+    pub(super) async fn settled(&self) -> Result<(), RoleError> {
+        let (Some(observer), Some(logs)) = (self.observer(), &self.backends.to_trim) else { return Ok(()) };
+        let sources = ingest::EventLog::sources(&*logs.events).get();
+        loop {
+            let states = observer.states();
+            if let Some(error) = states.values().find_map(stopped) {
+                return Err(RoleError::Source(error));
+            }
+            let owned = states.values().filter(|state| matches!(state, SourceState::Owned(_))).count();
+            if u32::try_from(owned).is_ok_and(|owned| owned == sources) {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Resolves when the log or the store cannot be written any more, or all sources that a group gave to this process have stopped.
+    pub(super) fn failures(&self) -> impl Future<Output = RoleError> + Send + 'static {
+        let forever = || Box::pin(std::future::pending::<String>()) as futures_util::future::BoxFuture<'static, String>;
+        let log = self.backends.log.on_failure();
+        let rejected = self.backends.dead_letters.as_ref().map_or_else(forever, |log| log.on_failure());
+        let store = self.backends.store.as_ref().map_or_else(forever, |store| store.on_failure());
+        let shared = self.observer().filter(|_| self.backends.to_trim.is_none());
+        async move {
+            let (what, reason) = tokio::select! {
+                reason = log => ("the log", reason),
+                reason = rejected => ("the log of rejected events", reason),
+                reason = store => ("the store", reason),
+                error = all_stopped(shared) => {
+                    tracing::error!(%error, "every source of this process has stopped; stopping");
+                    return RoleError::AllStopped(error);
+                }
+            };
+            tracing::error!(reason, "{what} cannot be written any more; stopping");
+            RoleError::Failed { what, reason }
+        }
+    }
+
+    /// The routes of the role, and the tasks that keep its readiness true.
+    pub(super) fn router(&self) -> (Router, Probes) {
+        let (observer, seen) = (self.observer(), Seen::default());
+        let (probes, words) = Probes::start(Arc::clone(&self.backends.log), self.backends.store.clone(), observer.clone(), &seen);
+        let mut registry = Registry::default();
+        health::register(words.clone(), &mut registry);
+        match &observer {
+            Some(observer) => fold_metrics::register(observer.clone(), seen, &mut registry),
+            None => fold_metrics::register_stored(seen, &mut registry),
+        }
+        let prefixed = registry.sub_registry_with_prefix("tallymark");
+        let mut routes = Router::new();
+        if let Some(collector) = &self.collector {
+            collector.metrics().register(prefixed);
+            routes = routes.merge(collect::router(Arc::clone(collector)));
+        }
+        if let Some(queries) = &self.queries {
+            queries.metrics().register(prefixed);
+            routes = routes.merge(query::router(Arc::clone(queries)));
+        }
+        let health = Health {
+            role: self.role,
+            words,
+            observer,
+            log: Arc::clone(&self.backends.log),
+            dead_letters: self.backends.dead_letters.clone(),
+            store: self.backends.store.clone(),
+            stopping: Arc::clone(&self.stopping),
+            registry,
+        };
+        (routes.merge(health::router(Arc::new(health))).fallback(query::not_found), probes)
+    }
+
+    /// What prepares for a stop while requests are still served: no longer ready, for `delay`; then streams end.
+    pub(super) fn wind_down(&self, delay: Duration) -> impl Future<Output = ()> + Send + 'static {
+        let (stopping, queries) = (Arc::clone(&self.stopping), self.queries.clone());
+        // Nobody sends requests to an aggregator, and what it folds should go to others at once.
+        let delay = if self.role == Role::Aggregate { Duration::ZERO } else { delay };
+        async move {
+            stopping.store(true, Ordering::Relaxed);
+            sleep(delay).await;
+            if let Some(queries) = queries {
+                queries.stop_streams();
+            }
+        }
+    }
+
+    /// Folds and stores what was appended, for at most `patience`, gives the sources to others, and closes everything.
+    pub(super) async fn close(self, patience: Duration) {
+        let Self { backends, workers, collector, queries, .. } = self;
+        if let Some(collector) = collector
+            && timeout(patience, collector.drained()).await.is_err()
+        {
+            tracing::warn!("some appends had not ended");
+        }
+        let closed = tokio::task::spawn_blocking(move || {
+            let stored = workers.is_none_or(|workers| workers.drain(patience));
+            backends.log.close();
+            if let Some(dead_letters) = &backends.dead_letters {
+                dead_letters.close();
+            }
+            drop((queries, backends));
+            stored
+        });
+        if !closed.await.unwrap_or(false) {
+            tracing::warn!("not everything was stored; whoever folds it next counts the rest from the log");
+        }
+    }
+
+    fn observer(&self) -> Option<Observer> {
+        self.workers.as_ref().map(Workers::observer)
+    }
+}
+
+fn collector(backends: &Backends, settings: &Settings) -> Collector {
+    let at_least_one = |n: u32| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
+    // Of the settings, not of the log: an event's source stays the same when partitions are added.
+    let partitioner = Partitioner { sources: at_least_one(settings.fold.sources), spread: at_least_one(settings.fold.spread) };
+    let limits = Limits {
+        max_body_bytes: settings.max_body_bytes,
+        max_in_flight_bytes: settings.max_inflight_bytes,
+        max_events: settings.max_events,
+        ..Limits::default()
+    };
+    Collector::new(Arc::clone(&backends.log), partitioner, limits)
+}
+
+fn owner_options(settings: &Settings) -> OwnerOptions {
+    let sources = usize::try_from(settings.fold.sources).unwrap_or(usize::MAX).max(1);
+    OwnerOptions {
+        flush_interval: settings.flush_interval,
+        limits: FoldLimits { resident_cells: settings.resident_cells / sources, ..FoldLimits::default() },
+        accept_gap: settings.accept_gap,
+        ..OwnerOptions::default()
+    }
+}
+
+/// The first error, once every source of this process has stopped; never without sources.
+async fn all_stopped(observer: Option<Observer>) -> SourceError {
+    let Some(observer) = observer else { return std::future::pending().await };
+    loop {
+        let states = observer.states();
+        let errors: Vec<SourceError> = states.values().filter_map(stopped).collect();
+        match errors.into_iter().next() {
+            Some(first) if states.values().all(|state| stopped(state).is_some()) => return first,
+            _ => sleep(LOOK).await,
+        }
+    }
+}
+
+fn stopped(state: &SourceState) -> Option<SourceError> {
+    match state {
+        SourceState::Stopped(error) => Some(error.clone()),
+        SourceState::Starting | SourceState::Owned(_) => None,
+    }
+}
