@@ -58,7 +58,7 @@ impl Default for OwnerOptions {
 }
 
 /// A record whose append time is further ahead of the owner's clock than this stops the source.
-const CLOCK_TOLERANCE_MS: i64 = 3_600_000;
+pub const CLOCK_TOLERANCE_MS: i64 = 3_600_000;
 
 /// One step of a flush, to be done by the store or the dead-letter log.
 #[derive(Clone, Debug, PartialEq, Eq)]

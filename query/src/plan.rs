@@ -23,6 +23,13 @@ pub struct Run {
     pub end: Minute,
 }
 
+impl Run {
+    /// The part of it before `last`, if there is one. Of minutes only: it cuts where it is told.
+    pub fn until(self, last: Minute) -> Option<Self> {
+        (self.start < last).then_some(Self { end: self.end.min(last), ..self })
+    }
+}
+
 /// A part of a range can only be answered by buckets that are no longer kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("counts by {} from {start} to {end} are no longer kept; they begin at {oldest}", tier_name(*tier))]

@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
+use aggregator::owner::CLOCK_TOLERANCE_MS;
 use aggregator::{CountStore, Slice, SliceRow, StoreError};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use schemas::{Checkpoint, Counts, Entity, FoldSettings, Millis, Minute, Source, Tier};
@@ -108,7 +109,8 @@ impl Reader<'_> {
 
         let (minutes, rollups): (Vec<Run>, Vec<Run>) = plans.iter().flatten().partition(|run| run.tier == Tier::Minute);
         let tails = rollups.iter().filter_map(|run| tail(run, marks.least_closed()));
-        let minutes = slices(minutes.into_iter().chain(tails).collect());
+        let last = horizon(kept.clock, self.settings);
+        let minutes = slices(minutes.into_iter().chain(tails).filter_map(|run| run.until(last)).collect());
 
         let mut cells = Cells { marks: &marks, rollups: BTreeMap::new(), minutes: BTreeMap::new() };
         for (tier, row) in self.read(entity, slices(rollups)).await? {
@@ -129,6 +131,15 @@ impl Reader<'_> {
         let read: Vec<Vec<(Tier, SliceRow)>> = stream::iter(reads).buffer_unordered(self.reads_at_once.max(1)).try_collect().await?;
         Ok(read.into_iter().flatten().collect())
     }
+}
+
+/// No minute cell starts at or after this: a fold counts no event that is more than `max_skew` ahead of the log clock, and stops when
+/// that is more than the tolerance ahead of the wall's.
+///
+/// A range can end far in the future, and so can the bucket of this day or year; a store that keeps a partition for each day of minutes
+/// would be asked for each of these days.
+fn horizon(clock: Millis, settings: &FoldSettings) -> Minute {
+    Minute::of(clock.plus(CLOCK_TOLERANCE_MS + settings.max_skew_ms)).plus(1)
 }
 
 /// The minutes of a rollup run that may not be in its rows: none when every source has closed its buckets.

@@ -171,7 +171,7 @@ proptest! {
             let (start, end) = (base.plus(start), base.plus(start + length));
             // The middle makes slices of every tier that are read one after another.
             let middle = start.plus(length / 2);
-            let sums = runtime.block_on(reader.sums(&entity(), &[(start, end), (middle, end)], Millis(0))).unwrap();
+            let sums = runtime.block_on(reader.sums(&entity(), &[(start, end), (middle, end)], base.plus(3_000).start())).unwrap();
             for (from, got) in [(start, sums.counts[0]), (middle, sums.counts[1])] {
                 let expected: i64 = busy.minutes.range(from..end).map(|(_, views)| views).sum();
                 prop_assert_eq!(got.gross, expected, "{} to {}", from, end);

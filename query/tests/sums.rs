@@ -116,7 +116,7 @@ proptest! {
             let (start, end) = (base.plus(start), base.plus(start + length));
             let bounds = boundaries(Step::ALL[step], chrono_tz::TZ_VARIANTS[zone], start, end, 50_000).unwrap();
             let ranges: Vec<_> = bounds.windows(2).map(|pair| (pair[0], pair[1])).collect();
-            let sums = runtime.block_on(reader.sums(&entity(), &ranges, Millis(0))).unwrap();
+            let sums = runtime.block_on(reader.sums(&entity(), &ranges, base.plus(SPAN).start())).unwrap();
             let mut expected = vec![0; ranges.len()];
             for folded in sources.iter().filter(|folded| folded.closed.is_some()) {
                 for (at, views) in &folded.minutes {
@@ -144,9 +144,28 @@ async fn ranges_may_overlap_and_reach_over_all_time() {
     store.write_checkpoint(Source(0), checkpoint(base.plus(65))).await.unwrap();
     let reader = Reader { store: &store, settings: &settings, sources: NonZeroU32::MIN, reads_at_once: 1 };
     let ranges = [(Minute::MIN, Minute::MAX), (base, base.plus(1_440)), (base.plus(60), base.plus(71)), (base.plus(71), base.plus(1_500))];
-    let sums = reader.sums(&entity(), &ranges, Millis(0)).await.unwrap();
+    let sums = reader.sums(&entity(), &ranges, base.plus(1_500).start()).await.unwrap();
     assert_eq!(sums.counts.iter().map(|counts| counts.gross).collect::<Vec<_>>(), [111, 11, 10, 0]);
     assert_eq!(sums.counts[0], Counts { gross: 111, valid: 111, engaged: 55 });
+}
+
+#[tokio::test]
+async fn minutes_are_read_as_far_as_an_event_can_lie_ahead_and_no_further() {
+    let dir = scratch();
+    let (store, settings) = (store(&dir), FoldSettings::default());
+    let closed = minute("2026-05-05T12:00:00Z");
+    // Of the later clock, here the log's: an hour that it may be ahead of a wall clock, and a minute of skew.
+    let last = closed.plus(61);
+    let cell = |at: Minute| row(Tier::Minute, at, Source(0), Counts { gross: 1, valid: 1, engaged: 0 }, Millis::NEVER);
+    store.write_rows(Arc::new(vec![cell(closed), cell(last), cell(last.plus(1))])).await.unwrap();
+    store.write_checkpoint(Source(0), checkpoint(closed)).await.unwrap();
+    let reader = Reader { store: &store, settings: &settings, sources: NonZeroU32::MIN, reads_at_once: 1 };
+    let days = |n: i32| (closed, closed.plus(n * 1_440));
+    // To the end of this day by minutes, and of all days by rollups with what is open of them.
+    let ranges = [days(1), (minute("2026-01-01T00:00:00Z"), minute("2200-01-01T00:00:00Z"))];
+    let gross = |sums: query::read::Sums| sums.counts.iter().map(|counts| counts.gross).collect::<Vec<_>>();
+    assert_eq!(gross(reader.sums(&entity(), &ranges, Millis(0)).await.unwrap()), [2, 2]);
+    assert_eq!(gross(reader.sums(&entity(), &ranges, closed.plus(2).start()).await.unwrap()), [3, 3], "the wall's clock is the later");
 }
 
 #[tokio::test]
