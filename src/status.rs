@@ -1,4 +1,4 @@
-//! `tallymark status`: is it working? One line that says so, then a table of the sources.
+//! `tallymark status`: is it working? A table of the sources, and a last line that says so.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -39,21 +39,37 @@ const UNREACHABLE: u8 = 2;
 pub(crate) async fn status(args: StatusArgs) -> Result<ExitCode, ClientError> {
     let server = Server::at(&args.url)?;
     let ready = server.ready().await;
-    let answer = match (server.status().await, &ready) {
-        (Ok(answer), _) => answer,
-        (Err(error @ (ClientError::Unreachable { .. } | ClientError::Refused { .. })), _) => {
+    let answer = match server.status().await {
+        Ok(answer) => answer,
+        Err(error @ ClientError::Unreachable { .. }) => {
             println!("No: {error}\nIs it running there? Start it with: tallymark run   (or name another with --url)");
             return Ok(ExitCode::from(UNREACHABLE));
         }
-        (Err(error), _) => return Err(error),
+        Err(ClientError::Refused { status: 404, url, .. }) => {
+            println!(
+                "No: {url} does not tell. It is a part that takes events in or folds them; ask one that answers (tallymark query or run)"
+            );
+            return Ok(ExitCode::from(UNREACHABLE));
+        }
+        Err(error @ ClientError::Refused { .. }) => {
+            println!("No: {error}");
+            return Ok(ExitCode::from(UNREACHABLE));
+        }
+        Err(error) => return Err(error),
     };
-    let trouble = ready.err().map(|error| error.to_string()).or_else(|| lag(&answer, args.max_lag));
+    let troubles = troubles(ready.err().map(|error| error.to_string()), &answer, args.max_lag);
     if args.json {
         println!("{answer:#}");
     } else {
-        print!("{}", table(&answer, trouble.as_deref()));
+        print!("{}", table(&answer, &troubles));
     }
-    Ok(if trouble.is_some() { ExitCode::from(LAGGING) } else { ExitCode::SUCCESS })
+    Ok(if troubles.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(LAGGING) })
+}
+
+/// Why it does not work, if it does not: what the server says of itself, of the log and the group, and of how far counting is behind.
+fn troubles(unready: Option<String>, status: &Value, max_lag_s: f64) -> Vec<String> {
+    let said = status.get("troubles").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
+    unready.into_iter().chain(said).chain(lag(status, max_lag_s)).collect()
 }
 
 /// Why counting is behind, if it is.
@@ -70,46 +86,47 @@ fn lag(status: &Value, max_lag_s: f64) -> Option<String> {
 }
 
 /// The status for people.
-fn table(status: &Value, trouble: Option<&str>) -> String {
+fn table(status: &Value, troubles: &[String]) -> String {
     let text = |value: Option<&Value>| match value {
         None | Some(Value::Null) => "-".to_owned(),
         Some(Value::String(text)) => text.clone(),
         Some(other) => other.to_string(),
     };
     let member = |value: &Value, path: &str| text(value.pointer(path));
-    let mut out = match trouble {
-        None => format!("Yes: counting is up to date. Complete through {}.\n", member(status, "/complete_through")),
-        Some(trouble) => format!("No: {trouble}\n"),
-    };
-    let totals =
-        ["events", "counted", "duplicate", "rejected"].map(|name| format!("{name} {}", member(status, &format!("/totals/tally/{name}"))));
-    let _ = writeln!(out, "{}\n", totals.join("   "));
-    let head = ["source", "log end", "next", "lag", "lag s", "closed", "counted", "duplicate", "rejected"];
-    let paths = [
-        "/source",
-        "/end",
-        "/checkpoint/next_offset",
-        "/lag_records",
-        "/lag_seconds",
-        "/checkpoint/closed",
-        "/checkpoint/tally/counted",
-        "/checkpoint/tally/duplicate",
-        "/checkpoint/tally/rejected",
+    let columns: [(&str, &str); 11] = [
+        ("source", "/source"),
+        ("owner", "/owner"),
+        ("log end", "/end"),
+        ("next", "/checkpoint/next_offset"),
+        ("lag", "/lag_records"),
+        ("lag s", "/lag_seconds"),
+        ("age s", "/checkpoint/age_seconds"),
+        ("closed", "/checkpoint/closed"),
+        ("counted", "/checkpoint/tally/counted"),
+        ("duplicate", "/checkpoint/tally/duplicate"),
+        ("rejected", "/checkpoint/tally/rejected"),
     ];
-    let mut rows = vec![head.map(str::to_owned)];
-    rows.extend(status.get("sources").and_then(Value::as_array).into_iter().flatten().map(|source| paths.map(|path| member(source, path))));
+    let mut rows = vec![columns.map(|(head, _)| head.to_owned())];
+    rows.extend(
+        status.get("sources").and_then(Value::as_array).into_iter().flatten().map(|source| columns.map(|(_, path)| member(source, path))),
+    );
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or_default();
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+    let mut out = String::new();
     for row in &rows {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}")).collect();
         let _ = writeln!(out, "{}", cells.join("  "));
     }
-    if let Some(reasons) =
-        status.pointer("/totals/tally/rejected_by_reason").and_then(Value::as_object).filter(|reasons| !reasons.is_empty())
-    {
-        let reasons: Vec<String> = reasons.iter().map(|(reason, n)| format!("{reason} {n}")).collect();
-        let _ = writeln!(out, "\nrejected: {}", reasons.join(", "));
-    }
+    let totals =
+        ["events", "counted", "duplicate", "rejected"].map(|name| format!("{name} {}", member(status, &format!("/totals/tally/{name}"))));
+    let _ = write!(out, "\n{}", totals.join("   "));
+    let reasons = status.pointer("/totals/tally/rejected_by_reason").and_then(Value::as_object).into_iter().flatten();
+    let reasons: Vec<String> = reasons.map(|(reason, n)| format!("{reason} {n}")).collect();
+    let _ = writeln!(out, "{}", if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) });
+    let _ = match troubles {
+        [] => writeln!(out, "Yes: counting is up to date. Complete through {}.", member(status, "/complete_through")),
+        some => writeln!(out, "No: {}", some.join("\nNo: ")),
+    };
     out
 }
 
@@ -129,11 +146,21 @@ mod tests {
     }
 
     #[test]
-    fn the_first_line_answers_the_question() {
-        let status = json!({"complete_through": "2026-11-20T12:00:00Z", "sources": [{"source": 0, "end": 12, "checkpoint": null}],
+    fn the_last_line_answers_the_question() {
+        let status = json!({"complete_through": "2026-11-20T12:00:00Z", "sources": [{"source": 0, "owner": "a-1", "end": 12, "checkpoint": null}],
             "totals": {"tally": {"events": 3, "rejected_by_reason": {"too_old": 2}}}});
-        assert!(table(&status, None).starts_with("Yes: counting is up to date. Complete through 2026-11-20T12:00:00Z.\n"));
-        let bad = table(&status, Some("source 0 has stopped"));
-        assert!(bad.starts_with("No: source 0 has stopped\n") && bad.contains("rejected: too_old 2"), "{bad}");
+        let good = table(&status, &[]);
+        assert!(
+            good.ends_with("\nYes: counting is up to date. Complete through 2026-11-20T12:00:00Z.\n") && good.contains("a-1"),
+            "{good}"
+        );
+        let bad = table(&status, &["source 0 has stopped".into(), "it lags".into()]);
+        assert!(bad.ends_with("\nNo: source 0 has stopped\nNo: it lags\n") && bad.contains("(too_old 2)"), "{bad}");
+    }
+
+    #[test]
+    fn what_the_server_knows_of_the_log_and_the_group_is_told() {
+        let status = json!({"troubles": ["nobody folds source 1"], "totals": {"lag_records": null, "lag_seconds": null}});
+        assert_eq!(troubles(Some("not ready".into()), &status, 10.0), ["not ready", "nobody folds source 1"]);
     }
 }

@@ -313,6 +313,9 @@ async fn status_says_how_far_each_source_has_come() {
     let tally = json!({"events": 16, "counted": 10, "duplicate": 4, "rejected": 2, "rejected_by_reason": {"too_old": 2}, "corrections": 0});
     assert_eq!(body["totals"]["tally"], tally);
     assert_eq!(body["settings"]["dedup_minutes"], 10);
+    assert_eq!(body["troubles"], json!([]));
+    assert!(body["sources"][0]["owner"].as_str().unwrap().contains(&std::process::id().to_string()));
+    assert!(body["sources"][0]["checkpoint"]["age_seconds"].as_f64().unwrap() > 0.0);
 }
 
 /// Lines from a stream until there are `count`.

@@ -30,9 +30,18 @@ impl Standing {
     /// If it does not answer, or not as expected.
     pub(crate) async fn ask(server: &Server) -> Result<Self, ClientError> {
         let status = server.status().await?;
-        Self::read(&status).ok_or_else(|| ClientError::Unexpected {
-            url: format!("{}/v1/status", server.address()),
-            detail: "the status has another form".into(),
+        let url = format!("{}/v1/status", server.address());
+        let troubles = status.get("troubles").and_then(Value::as_array).filter(|troubles| !troubles.is_empty());
+        Self::read(&status).ok_or_else(|| match troubles {
+            // A log that does not answer is one that may answer later, as if the server itself had said so.
+            Some(troubles) => ClientError::Refused {
+                url,
+                status: 503,
+                detail: troubles.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("; "),
+                retry_after: None,
+                body: Box::default(),
+            },
+            None => ClientError::Unexpected { url, detail: "the status has another form".into() },
         })
     }
 
