@@ -36,6 +36,10 @@ fn help_teaches_by_examples() {
         (vec!["import", "--help"], "--map video_id=item_id,viewer_id=user_id,ts=ts_ms --historical"),
         (vec!["tap", "--help"], "tallymark tap --follow"),
         (vec!["status", "--help"], "Exit code: 0"),
+        (vec!["collect", "--help"], "tallymark collect --kafka-brokers k1:9092"),
+        (vec!["aggregate", "--help"], "hands the partitions over"),
+        (vec!["query", "--help"], "tallymark status --url"),
+        (vec!["migrate", "--help"], "--sources 12"),
     ] {
         let output = output(&args);
         assert!(text(&output).contains(says), "{args:?}: {}", text(&output));
@@ -63,6 +67,62 @@ fn settings_that_cannot_be_are_refused_with_the_way_out() {
     assert!(said.contains("max_skew = \"fast\" (from --max-skew) cannot be used: allowed is a duration from 0 to 1h"), "{said}");
     let output = tallymark(&["run"]).env("TALLYMARK_LISTNE", "x").output().unwrap();
     assert!(text(&output).contains("did you mean \"TALLYMARK_LISTEN\"?"), "{}", text(&output));
+}
+
+#[test]
+fn a_part_of_many_needs_what_it_shares_with_the_others() {
+    let brokers = ["--kafka-brokers", "127.0.0.1:1"];
+    let nodes = ["--cassandra-nodes", "127.0.0.1:1"];
+    for (args, says) in [
+        (vec!["collect"], "tallymark collect --kafka-brokers host:9092"),
+        (vec!["aggregate"], "tallymark aggregate --kafka-brokers host:9092 --cassandra-nodes host:9042"),
+        (["aggregate"].into_iter().chain(brokers).collect(), "cassandra_nodes"),
+        (["query"].into_iter().chain(nodes).collect(), "kafka_brokers"),
+    ] {
+        let output = output(&args);
+        let said = text(&output);
+        assert!(output.status.code() == Some(1) && said.contains(says) && said.contains("tallymark run"), "{args:?}: {said}");
+    }
+    assert!(refusal(&brokers).contains("--cassandra-nodes host:port"));
+    assert!(refusal(&nodes).contains("--kafka-brokers host:port"));
+    let nothing = output(&["migrate", "--data", "/nowhere"]);
+    assert!(nothing.status.success() && text(&nothing).contains("nothing to migrate"), "{}", text(&nothing));
+}
+
+/// A process that must refuse to start because of Kafka; what it says, within 15 s.
+#[cfg(feature = "kafka")]
+fn refused_by_kafka(args: &[&str]) -> String {
+    let begun = std::time::Instant::now();
+    let output = output(&[&["collect", "--listen", "127.0.0.1:0"], args].concat());
+    assert!(begun.elapsed() < Duration::from_secs(15), "it took {:?}", begun.elapsed());
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    text(&output)
+}
+
+#[cfg(feature = "kafka")]
+#[test]
+fn a_broker_that_is_not_there_and_a_property_that_is_none_are_named() {
+    // Bound and closed again: nobody listens there.
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let said = refused_by_kafka(&["--kafka-brokers", &free]);
+    assert!(said.contains(&free) && said.contains("broker"), "{said}");
+    let said = refused_by_kafka(&["--kafka-brokers", &free, "--kafka-properties", "lingr.ms=1"]);
+    assert!(said.contains("lingr.ms"), "{said}");
+    let said = refused_by_kafka(&["--kafka-brokers", &free, "--kafka-properties-file", "/nowhere/secret"]);
+    assert!(said.contains("kafka_properties_file") && said.contains("/nowhere/secret"), "{said}");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("secret");
+    std::fs::write(&file, "sasl.password=hunter2\nhunter3\n").unwrap();
+    let said = refused_by_kafka(&["--kafka-brokers", &free, "--kafka-properties-file", file.to_str().unwrap()]);
+    assert!(said.contains("line 2") && !said.contains("hunter"), "{said}");
+}
+
+#[cfg(not(feature = "kafka"))]
+#[test]
+fn a_backend_that_is_not_built_in_is_refused_with_the_feature_to_build() {
+    let output = output(&["collect", "--kafka-brokers", "127.0.0.1:1", "--listen", "127.0.0.1:0"]);
+    let said = text(&output);
+    assert!(output.status.code() == Some(1) && said.contains("--features kafka") && said.contains("kafka_brokers"), "{said}");
 }
 
 #[test]
