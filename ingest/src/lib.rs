@@ -10,6 +10,7 @@
 //! | [`log`] | [`EventLog`]: the seam to the log |
 //! | [`membership`] | [`Membership`]: which sources this process folds |
 //! | [`embedded`] | [`EmbeddedLog`]: the log on this machine's disk |
+//! | `kafka` | `KafkaLog`: the log on Kafka, for many machines (feature `kafka`) |
 //! | [`conformance`] | what every log must do, as one suite over any implementation |
 //! | [`collect`] | the collector: `POST /v1/events` with a verdict for each event |
 //! | [`problem`] | [`Problem`]: the one form of an HTTP error |
@@ -17,6 +18,8 @@
 pub mod collect;
 pub mod conformance;
 pub mod embedded;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod log;
 pub mod membership;
 pub mod problem;

@@ -1,0 +1,232 @@
+//! One reader's place in one partition: a queue of its own that a consumer fills from an offset on.
+//!
+//! The queue is split off *before* the partition is assigned. librdkafka then leaves it alone (its forwarding to the consumer's
+//! common queue stays off), so that no record can come another way; those fetched for an earlier position are outdated by the new
+//! assignment and are dropped in the queue.
+
+use std::cell::Cell;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::Message;
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionList};
+use schemas::{Offset, Record};
+
+use super::context::Context;
+use super::growth::Growth;
+use super::message;
+use crate::log::{LogError, ReadLimit};
+
+/// The longest wait for a record without looking whether the log has failed.
+const LOOK_UP_EVERY: Duration = Duration::from_millis(200);
+
+/// A place in a partition. At most one of each consumer is assigned the partition.
+pub(super) struct Lane {
+    consumer: Arc<BaseConsumer<Context>>,
+    topic: Arc<str>,
+    partition: i32,
+    queue: Option<PartitionQueue<Context>>,
+    /// Between the two offsets is no record: the first lies after the last one lent, before the second all has been passed.
+    stands: Option<(Offset, Offset)>,
+    /// When it was last read.
+    pub(super) used: Instant,
+}
+
+/// Why lending ended early.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// The broker has no such offset.
+    OutOfRange,
+    /// Something that passes; what was said of it.
+    Passing(String),
+    /// The bytes at this offset are damaged.
+    Damaged(Offset, String),
+    /// The client cannot go on.
+    Fatal(String),
+}
+
+impl Lane {
+    pub(super) fn new(consumer: Arc<BaseConsumer<Context>>, topic: Arc<str>, partition: i32) -> Self {
+        Self { consumer, topic, partition, queue: None, stands: None, used: Instant::now() }
+    }
+
+    /// Whether the next record that it lends is the first at or after `from`.
+    pub(super) fn stands_at(&self, from: Offset) -> bool {
+        self.stands.is_some_and(|(after, before)| after <= from && from <= before)
+    }
+
+    /// Whether it stands anywhere.
+    pub(super) const fn stands(&self) -> bool {
+        self.stands.is_some()
+    }
+
+    /// Whether nobody has read it for `time`.
+    pub(super) fn is_unread(&self, now: Instant, time: Duration) -> bool {
+        now.saturating_duration_since(self.used) >= time
+    }
+
+    /// Gives up its place if it is of no use.
+    pub(super) fn rest_if(&mut self, useless: bool) {
+        if useless {
+            self.rest();
+        }
+    }
+
+    /// Moves it to `from`.
+    pub(super) fn place(&mut self, from: Offset, growth: &Arc<Growth>) -> Result<(), LogError> {
+        self.rest();
+        let unavailable = |what: &str| LogError::Unavailable(format!("partition {} cannot be read: {what}", self.partition));
+        let mut queue = self.consumer.split_partition_queue(&self.topic, self.partition).ok_or_else(|| unavailable("it has no queue"))?;
+        let growth = Arc::clone(growth);
+        queue.set_nonempty_callback(move || growth.grow());
+        let start = i64::try_from(from.0).map_err(|_| unavailable("the offset is too large"))?;
+        let assigned = self.partition_list(Position::Offset(start)).and_then(|list| self.consumer.incremental_assign(&list));
+        assigned.map_err(|error| unavailable(&error.to_string()))?;
+        self.queue = Some(queue);
+        self.stands = Some((from, from));
+        Ok(())
+    }
+
+    /// Gives up its place and stops fetching.
+    pub(super) fn rest(&mut self) {
+        self.stands = None;
+        // The queue's callback goes with it, also from a queue that is split off again: so it goes first.
+        if self.queue.take().is_some() {
+            let given_up = self.partition_list(Position::Invalid).and_then(|list| self.consumer.incremental_unassign(&list));
+            if let Err(error) = given_up {
+                tracing::debug!(%error, partition = self.partition, "a partition was not given up");
+            }
+        }
+    }
+
+    fn partition_list(&self, position: Position) -> Result<TopicPartitionList, KafkaError> {
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition_offset(&self.topic, self.partition, position)?;
+        Ok(list)
+    }
+
+    /// Lends records from `from` on, where the lane must stand: up to `until`, waiting for what is not here yet, or without it just
+    /// what is here. Returns the offset after the last record, or `until` if no more records lie before it.
+    pub(super) fn lend(
+        &mut self,
+        from: Offset,
+        until: Option<Offset>,
+        limit: ReadLimit,
+        each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> (Offset, Option<Trouble>) {
+        let deadline = until.and_then(|_| Instant::now().checked_add(limit.patience));
+        let (mut next, mut records, mut bytes) = (from, 0, 0);
+        let (Some(queue), Some((_, passed))) = (&self.queue, self.stands) else { return (from, None) };
+        let mut passed = passed.max(from);
+        let mut trouble = None;
+        while records < limit.records && bytes < limit.bytes {
+            if let Some(until) = until
+                && passed >= until
+            {
+                next = next.max(until);
+                break;
+            }
+            let wait = until.map_or(Duration::ZERO, |_| left(deadline).min(LOOK_UP_EVERY));
+            match queue.poll(wait) {
+                None if wait.is_zero() => break,
+                None => {}
+                Some(Ok(message)) => {
+                    // A stale fetch may bring what lies before; an offset is never negative.
+                    let Some(offset) = u64::try_from(message.offset()).ok().map(Offset).filter(|offset| *offset >= passed) else {
+                        continue;
+                    };
+                    let record = message::record(&message, offset);
+                    records += 1;
+                    bytes = bytes.saturating_add(record.payload.len());
+                    (next, passed) = (offset.next(), offset.next());
+                    trouble = None;
+                    if each(record).is_break() {
+                        break;
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => passed = passed.max(end_reached().unwrap_or(passed)),
+                Some(Err(error)) => {
+                    let met = understand(&error, passed);
+                    let ends_it = !matches!(met, Trouble::Passing(_));
+                    trouble = Some(met);
+                    if ends_it {
+                        break;
+                    }
+                }
+            }
+        }
+        self.stands = Some((next, passed));
+        (next, trouble)
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.rest();
+    }
+}
+
+fn left(deadline: Option<Instant>) -> Duration {
+    deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()))
+}
+
+/// What an error in a partition's queue means.
+fn understand(error: &KafkaError, at: Offset) -> Trouble {
+    use RDKafkaErrorCode as Code;
+    if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
+        return Trouble::Fatal(error.to_string());
+    }
+    match error.rdkafka_error_code() {
+        Some(Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::LogTruncation) => Trouble::OutOfRange,
+        Some(Code::BadMessage | Code::BadCompression | Code::InvalidMessage | Code::InvalidRecord | Code::NotImplemented) => {
+            Trouble::Damaged(at, error.to_string())
+        }
+        _ => Trouble::Passing(error.to_string()),
+    }
+}
+
+thread_local! {
+    /// The end that librdkafka last told this thread of.
+    static END_TOLD: Cell<Option<Offset>> = const { Cell::new(None) };
+}
+
+/// Keeps the offset of "reached end of partition": rdkafka passes the offset only within this text, and calls with it on the thread
+/// that polls, right before the poll returns. A text that cannot be read says nothing: the reader then waits instead of concluding.
+pub(super) fn keep_end(reason: &str) {
+    END_TOLD.set(end_in(reason));
+}
+
+fn end_reached() -> Option<Offset> {
+    END_TOLD.take()
+}
+
+fn end_in(reason: &str) -> Option<Offset> {
+    let (_, rest) = reason.split_once("reached end of partition at offset ")?;
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok().map(Offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_read_from_what_librdkafka_says() {
+        assert_eq!(end_in("Fetch from broker 1 reached end of partition at offset 120 (HighwaterMark 121)"), Some(Offset(120)));
+        assert_eq!(end_in("Fetch from broker 1 reached end of partition at offset -1 (HighwaterMark 0)"), None);
+        assert_eq!(end_in("Fetch from broker 1 failed: Broker: Leader not available"), None);
+    }
+
+    #[test]
+    fn errors_in_a_queue_are_damage_a_wrong_offset_or_pass() {
+        let met = |code| understand(&KafkaError::MessageConsumption(code), Offset(7));
+        assert!(matches!(met(RDKafkaErrorCode::AutoOffsetReset), Trouble::OutOfRange));
+        assert!(matches!(met(RDKafkaErrorCode::BadMessage), Trouble::Damaged(Offset(7), _)));
+        assert!(matches!(met(RDKafkaErrorCode::LeaderNotAvailable), Trouble::Passing(_)));
+        assert!(matches!(understand(&KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::Fatal), Offset(7)), Trouble::Fatal(_)));
+    }
+}

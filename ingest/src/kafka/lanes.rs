@@ -1,0 +1,330 @@
+//! Where the readers of each partition stand.
+//!
+//! ```text
+//! read(source, from) ──> a lane of the source that stands at `from` ──> else one that is idle, a new one, or the longest unread
+//! consumer 0: a lane of each source (the folds')   consumers 1 to 3: further lanes (a tap, an import, a replay)
+//! ```
+//!
+//! A lane is taken out of its source's place while it is read, so that readers share no lock on the way of the records. Consumers
+//! 1 to 3 are made when they are first needed. A lane that nobody reads stops fetching after a while.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rdkafka::Message;
+use rdkafka::client::Client;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionList};
+use schemas::{Millis, Offset, Record, Source};
+
+use super::context::Context;
+use super::failure::Failure;
+use super::growth::Growth;
+use super::lane::{Lane, Trouble};
+use super::options::KafkaOptions;
+use super::{ANSWER_WITHIN, lock};
+use crate::log::{Ends, LogError, ReadLimit};
+
+/// How many readers of one source have a lane of their own.
+const SLOTS: usize = 4;
+/// A lane unread for so long is another reader's for the taking.
+const SPARE_AFTER: Duration = Duration::from_secs(3);
+/// A lane unread for so long stops fetching.
+const REST_AFTER: Duration = Duration::from_secs(30);
+/// A reader without patience may still wait so long for a lane when all are being read.
+const LANE_WITHIN: Duration = Duration::from_millis(100);
+
+/// All lanes and the consumers that fill them.
+pub(super) struct Lanes {
+    options: KafkaOptions,
+    topic: Arc<str>,
+    failure: Failure,
+    growth: Arc<Growth>,
+    places: RwLock<Vec<Arc<Place>>>,
+    home: Feed,
+    visitors: [OnceLock<Feed>; SLOTS - 1],
+    starting: Mutex<()>,
+}
+
+/// The lanes of a source.
+#[derive(Default)]
+struct Place {
+    parked: Mutex<Parked>,
+    returned: Condvar,
+}
+
+#[derive(Default)]
+struct Parked {
+    lanes: Vec<Lane>,
+    /// Which slots' lanes exist, also those taken out.
+    made: [bool; SLOTS],
+}
+
+/// A consumer with the thread that serves what is not records.
+struct Feed {
+    consumer: Arc<BaseConsumer<Context>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Lanes {
+    pub(super) fn connect(options: &KafkaOptions, failure: &Failure) -> Result<Self, LogError> {
+        Ok(Self {
+            home: Feed::start(options, failure)?,
+            options: options.clone(),
+            topic: options.topic.as_str().into(),
+            failure: failure.clone(),
+            growth: Arc::new(Growth::new()),
+            places: RwLock::default(),
+            visitors: Default::default(),
+            starting: Mutex::new(()),
+        })
+    }
+
+    /// Asks the cluster something through the first consumer.
+    pub(super) fn home<T>(&self, ask: impl FnOnce(&Client<Context>) -> T) -> T {
+        ask(self.home.consumer.client())
+    }
+
+    pub(super) fn wait(&self, seen: u64, timeout: Duration) -> u64 {
+        self.growth.wait(seen, timeout)
+    }
+
+    pub(super) fn ends(&self, source: Source) -> Result<Ends, LogError> {
+        let watermarks = self.home.consumer.fetch_watermarks(&self.topic, partition(source)?, ANSWER_WITHIN);
+        let (low, high) = watermarks.map_err(|error| unavailable("the ends", source, &error))?;
+        let offset =
+            |raw: i64| u64::try_from(raw).map(Offset).map_err(|_| LogError::Unavailable(format!("source {source} has no ends now")));
+        Ok(Ends { start: offset(low)?, end: offset(high)? })
+    }
+
+    pub(super) fn first_at_or_after(&self, source: Source, at: Millis) -> Result<Offset, LogError> {
+        if at.0 <= 0 {
+            return Ok(self.ends(source)?.start);
+        }
+        // The end before the search: what is appended after it would be found by another.
+        let end = self.ends(source)?.end;
+        let mut asked = TopicPartitionList::with_capacity(1);
+        let added = asked.add_partition_offset(&self.topic, partition(source)?, Position::Offset(at.0));
+        let found = added.and_then(|()| self.home.consumer.offsets_for_times(asked, ANSWER_WITHIN));
+        let found = found.map_err(|error| unavailable("an append time", source, &error))?;
+        let elements = found.elements();
+        let element = elements.first().ok_or_else(|| LogError::Unavailable(format!("source {source} was not searched")))?;
+        element.error().map_err(|error| unavailable("an append time", source, &error))?;
+        match element.offset() {
+            Position::Offset(raw) => Ok(u64::try_from(raw).map_or(end, Offset)),
+            _ => Ok(end),
+        }
+    }
+
+    pub(super) fn read(
+        &self,
+        source: Source,
+        from: Offset,
+        limit: ReadLimit,
+        each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Result<Offset, LogError> {
+        let until = if limit.patience.is_zero() {
+            None
+        } else {
+            let ends = self.ends(source)?;
+            if from < ends.start {
+                return Err(LogError::Gone { source_id: source, asked: from, start: ends.start });
+            }
+            if from > ends.end {
+                return Ok(from);
+            }
+            Some(ends.end)
+        };
+        let place = self.place(source)?;
+        let mut lane = self.take(&place, source, from, limit.patience)?;
+        let (next, trouble) = lane.lend(from, until, limit, each);
+        let result = match trouble {
+            None => Ok(next),
+            Some(trouble) => {
+                lane.rest_if(!matches!(trouble, Trouble::Passing(_)));
+                self.answer_to(trouble, source, from, next, until)
+            }
+        };
+        place.put(lane);
+        self.failure.check()?;
+        match (result, until) {
+            (Ok(next), Some(until)) if next == from && from < until && limit.records > 0 && limit.bytes > 0 => {
+                Err(LogError::Unavailable(format!("the records of source {source} from offset {from} have not come in time")))
+            }
+            (result, _) => result,
+        }
+    }
+
+    /// What the reader is told when lending ended early. Records that were lent count; what comes after is met again.
+    fn answer_to(&self, trouble: Trouble, source: Source, from: Offset, next: Offset, until: Option<Offset>) -> Result<Offset, LogError> {
+        if next > from && !matches!(trouble, Trouble::Fatal(_)) {
+            return Ok(next);
+        }
+        match trouble {
+            Trouble::Passing(detail) => {
+                tracing::debug!(%source, detail, "a partition cannot be read now");
+                if until.is_some() { Err(LogError::Unavailable(format!("source {source}: {detail}"))) } else { Ok(next) }
+            }
+            Trouble::Damaged(offset, detail) => Err(LogError::Corrupt { source_id: source, offset, detail }),
+            Trouble::Fatal(detail) => {
+                self.failure.fail(format!("its consumer met a fatal error: {detail}"));
+                Err(LogError::Failed(detail))
+            }
+            Trouble::OutOfRange => {
+                let ends = self.ends(source)?;
+                if next < ends.start {
+                    Err(LogError::Gone { source_id: source, asked: next, start: ends.start })
+                } else if next > ends.end {
+                    Err(LogError::Truncated(format!(
+                        "source {source} of {} ends at offset {}, before offset {next} that has been read: the topic has lost \
+                         records (an unclean leader election, or it was made again)",
+                        self.topic, ends.end
+                    )))
+                } else {
+                    // It was out of range and is not any more, or another reader's place was.
+                    Ok(next)
+                }
+            }
+        }
+    }
+
+    fn place(&self, source: Source) -> Result<Arc<Place>, LogError> {
+        let index = usize::try_from(source.0).map_err(|_| LogError::NoSource(source))?;
+        if let Some(place) = self.places.read().unwrap_or_else(PoisonError::into_inner).get(index) {
+            return Ok(Arc::clone(place));
+        }
+        let mut places = self.places.write().unwrap_or_else(PoisonError::into_inner);
+        if places.len() <= index {
+            places.resize_with(index + 1, Arc::default);
+        }
+        places.get(index).map(Arc::clone).ok_or(LogError::NoSource(source))
+    }
+
+    /// Takes a lane that stands at `from`.
+    fn take(&self, place: &Place, source: Source, from: Offset, patience: Duration) -> Result<Lane, LogError> {
+        let mut parked = lock(&place.parked);
+        let deadline = Instant::now() + patience.clamp(LANE_WITHIN, ANSWER_WITHIN);
+        let (mut lane, standing) = loop {
+            if let Some(at) = parked.lanes.iter().position(|lane| lane.stands_at(from)) {
+                break (parked.lanes.swap_remove(at), true);
+            }
+            if let Some(lane) = parked.take_spare(Instant::now()) {
+                break (lane, false);
+            }
+            if let Some(slot) = parked.made.iter().position(|made| !made) {
+                let lane = Lane::new(self.consumer(slot)?, Arc::clone(&self.topic), partition(source)?);
+                if let Some(made) = parked.made.get_mut(slot) {
+                    *made = true;
+                }
+                break (lane, false);
+            }
+            if let Some(lane) = parked.take_longest_unread() {
+                break (lane, false);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(LogError::Unavailable(format!("source {source} has {SLOTS} readers already")));
+            }
+            parked = place.returned.wait_timeout(parked, left).unwrap_or_else(PoisonError::into_inner).0;
+        };
+        drop(parked);
+        if !standing && let Err(error) = lane.place(from, &self.growth) {
+            place.put(lane);
+            return Err(error);
+        }
+        Ok(lane)
+    }
+
+    fn consumer(&self, slot: usize) -> Result<Arc<BaseConsumer<Context>>, LogError> {
+        let Some(cell) = slot.checked_sub(1).and_then(|at| self.visitors.get(at)) else { return Ok(Arc::clone(&self.home.consumer)) };
+        let _one = lock(&self.starting);
+        if cell.get().is_none() {
+            let _ = cell.set(Feed::start(&self.options, &self.failure)?);
+        }
+        cell.get().map(|feed| Arc::clone(&feed.consumer)).ok_or_else(|| LogError::Unavailable("a consumer has not started".into()))
+    }
+
+    /// Stops fetching for readers that have gone.
+    pub(super) fn rest_idle(&self) {
+        let places = self.places.read().unwrap_or_else(PoisonError::into_inner).clone();
+        for place in places {
+            let now = Instant::now();
+            lock(&place.parked).lanes.iter_mut().filter(|lane| lane.is_unread(now, REST_AFTER)).for_each(Lane::rest);
+        }
+    }
+}
+
+impl Place {
+    fn put(&self, mut lane: Lane) {
+        lane.used = Instant::now();
+        lock(&self.parked).lanes.push(lane);
+        self.returned.notify_one();
+    }
+}
+
+impl Parked {
+    /// A lane that stands nowhere or that nobody has read for a while.
+    fn take_spare(&mut self, now: Instant) -> Option<Lane> {
+        let at = self.lanes.iter().position(|lane| !lane.stands() || lane.is_unread(now, SPARE_AFTER))?;
+        Some(self.lanes.swap_remove(at))
+    }
+
+    fn take_longest_unread(&mut self) -> Option<Lane> {
+        let (at, _) = self.lanes.iter().enumerate().min_by_key(|(_, lane)| lane.used)?;
+        Some(self.lanes.swap_remove(at))
+    }
+}
+
+impl Feed {
+    fn start(options: &KafkaOptions, failure: &Failure) -> Result<Self, LogError> {
+        let context = Context { failure: Some(failure.clone()) };
+        let consumer: BaseConsumer<Context> =
+            options.consumer().create_with_context(context).map_err(|error| options.refused_property(&error))?;
+        let (consumer, stop) = (Arc::new(consumer), Arc::new(AtomicBool::new(false)));
+        let thread = {
+            let (consumer, stop, failure) = (Arc::clone(&consumer), Arc::clone(&stop), failure.clone());
+            std::thread::Builder::new().name("kafka-serve".into()).spawn(move || {
+                while !stop.load(Ordering::Acquire) {
+                    serve(&consumer, &failure);
+                }
+            })
+        };
+        let thread = thread.map_err(|error| options.refused(format!("a thread cannot start: {error}")))?;
+        Ok(Self { consumer, stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Serves a consumer's common queue: callbacks and errors, never records.
+fn serve(consumer: &BaseConsumer<Context>, failure: &Failure) {
+    match consumer.poll(Duration::from_millis(100)) {
+        None => {}
+        Some(Ok(message)) => {
+            let (partition, offset) = (message.partition(), message.offset());
+            failure.fail(format!("the record at offset {offset} of source {partition} came past its reader; this is a bug"));
+        }
+        Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) => failure.fail(error.to_string()),
+        Some(Err(error)) => tracing::debug!(%error, "Kafka consumer"),
+    }
+}
+
+fn partition(source: Source) -> Result<i32, LogError> {
+    i32::try_from(source.0).map_err(|_| LogError::NoSource(source))
+}
+
+fn unavailable(what: &str, source: Source, error: &KafkaError) -> LogError {
+    LogError::Unavailable(format!("{what} of source {source} cannot be asked for: {error}"))
+}
