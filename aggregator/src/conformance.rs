@@ -2,6 +2,9 @@
 //!
 //! Each claim is a function that is given a store which holds nothing yet, writes to it and panics where the store does
 //! otherwise. A store's test runs [`all`] with a way to make such stores, and [`fill`] and [`is_filled`] around a restart.
+//!
+//! Extremes are those of the protocol: offsets and sources have 63 and 31 bits, as Kafka's have, and a stamp is a write timestamp. Rows of one
+//! cell with equal stamps are equal, so nothing is claimed of others.
 
 #![allow(
     clippy::unwrap_used,
@@ -22,6 +25,11 @@ use schemas::{
 
 use crate::store::{CountStore, ImportProgress, Slice, SliceRow, VideoInfo};
 
+/// The largest offset and count.
+const MOST: u64 = i64::MAX.cast_unsigned();
+/// The last source.
+const LAST_SOURCE: Source = Source(i32::MAX.cast_unsigned());
+
 /// A store under test.
 pub type Store = Arc<dyn CountStore>;
 
@@ -34,6 +42,7 @@ pub async fn all(fresh: impl AsyncFn() -> Store) {
     a_lower_stamp_never_replaces_a_higher(fresh().await).await;
     an_equal_stamp_changes_nothing(fresh().await).await;
     of_one_cell_in_one_call_the_highest_stamp_stays(fresh().await).await;
+    a_mark_goes_with_its_state(fresh().await).await;
     a_slice_is_its_buckets_and_no_other(fresh().await).await;
     a_slice_comes_by_bucket_then_source(fresh().await).await;
     slices_of_nothing_are_empty(fresh().await).await;
@@ -114,6 +123,23 @@ pub async fn of_one_cell_in_one_call_the_highest_stamp_stays(store: Store) {
     assert_eq!(read(&store, &key).await, Some(row(9, 9)));
 }
 
+/// A state is whole: a later one without a mark has none, whatever came before it or comes late.
+pub async fn a_mark_goes_with_its_state(store: Store) {
+    let marked = |stamp| {
+        let mut marked = row(stamp, stamp);
+        marked.row.mark = Some(Mark { offset: Offset(7), since: Counts::VIEW });
+        marked
+    };
+    for key in [minute("v", 0, 0), hour("v", 0, 0)] {
+        for (written, kept) in
+            [(marked(5), marked(5)), (row(9, 9), row(9, 9)), (marked(7), row(9, 9)), (marked(11), marked(11)), (row(10, 10), marked(11))]
+        {
+            store.write_rows(Arc::new(vec![(key.clone(), written)])).await.unwrap();
+            assert_eq!(read(&store, &key).await, Some(kept), "{key}");
+        }
+    }
+}
+
 /// `[start, end)` of one entity and tier: no cell of an entity with a common prefix, another dimension or another tier.
 pub async fn a_slice_is_its_buckets_and_no_other(store: Store) {
     let ids = ["a", "ab", "a b", "b", "a\u{e9}", "\u{10ffff}"];
@@ -151,7 +177,7 @@ pub async fn a_slice_is_its_buckets_and_no_other(store: Store) {
 
 /// Sources side by side within a bucket.
 pub async fn a_slice_comes_by_bucket_then_source(store: Store) {
-    let sources = [0, 1, 255, 256, u32::MAX];
+    let sources = [0, 1, 255, 256, LAST_SOURCE.0];
     let minutes = [-3, -1, 0, 2];
     let mut cells: Vec<_> = minutes.iter().flat_map(|minute| sources.map(|source| (*minute, source))).collect();
     let expected: Vec<_> = cells
@@ -199,7 +225,7 @@ pub async fn concurrent_writers_end_with_the_highest_stamp(store: Store) {
 
 /// As rows do.
 pub async fn checkpoints_keep_the_highest_stamp(store: Store) {
-    for (source, stamp, offset) in [(1, 5, 50), (0, 7, 70), (1, 4, 40), (1, 5, 51), (300, 1, 10), (0, 8, 80)] {
+    for (source, stamp, offset) in [(1, 5, 50), (0, 7, 70), (1, 4, 40), (1, 5, 50), (300, 1, 10), (0, 8, 80)] {
         store.write_checkpoint(Source(source), checkpoint(stamp, offset)).await.unwrap();
     }
     let expected = [(Source(0), checkpoint(8, 80)), (Source(1), checkpoint(5, 50)), (Source(300), checkpoint(1, 10))];
@@ -209,12 +235,13 @@ pub async fn checkpoints_keep_the_highest_stamp(store: Store) {
 /// Whole, by the name as it was given.
 pub async fn videos_and_imports_keep_the_last_write(store: Store) {
     let full = video("t\u{1f3ac}\"\\");
-    for info in [VideoInfo::default(), full.clone()] {
+    let untitled = VideoInfo { title: None, ..full.clone() };
+    for info in [VideoInfo::default(), full.clone(), untitled, full, VideoInfo::default()] {
         store.write_video("v \u{e9}".into(), info.clone()).await.unwrap();
         assert_eq!(store.read_video("v \u{e9}".into()).await.unwrap(), Some(info));
     }
     assert_eq!(store.read_video("v".into()).await.unwrap(), None);
-    for events in [u64::MAX, 3] {
+    for events in [MOST, 3] {
         store.write_import("0f".into(), progress(events)).await.unwrap();
         assert_eq!(store.read_import("0f".into()).await.unwrap(), Some(progress(events)));
     }
@@ -303,17 +330,18 @@ fn buckets_around_1970(tier: Tier) -> Vec<Bucket> {
 fn odd_rows() -> Vec<(CellKey, StoredRow)> {
     let mut rows = Vec::new();
     let extremes = [i64::MIN, -1, 0, 1, i64::MAX];
+    let stamps = [1, 2, 1_000_000, 1_700_000_000_000_000, 1_763_700_000_000_000];
     let entities = [Entity::site(), Entity::new(Dimension::Space, " "), Entity::new(Dimension::Video, &"\u{e9}".repeat(64))];
     for entity in entities {
         for tier in Tier::ALL {
             for (n, at) in (0usize..).zip([Minute::MIN, Minute(-1), Minute(0), Minute(i32::MAX / 60 * 60 - 1), Minute::MAX]) {
                 let (a, b, c) = (extremes[n % 5], extremes[(n + 1) % 5], extremes[(n + 2) % 5]);
                 let counts = Counts { gross: a, valid: b, engaged: c };
-                let mark = (n % 2 == 1).then_some(Mark { offset: Offset(u64::MAX), since: Counts { gross: c, valid: a, engaged: b } });
+                let mark = (n % 2 == 1).then_some(Mark { offset: Offset(MOST), since: Counts { gross: c, valid: a, engaged: b } });
                 let through = if tier == Tier::Minute { Millis::NEVER } else { Millis(b) };
-                let state = Row { counts, version: Offset(u64::MAX - u64::from(tier.code())), through, mark };
-                let key = CellKey { entity: entity.clone(), bucket: tier.bucket(at), source: Source(u32::MAX) };
-                rows.push((key, StoredRow { stamp: Stamp(c), row: state }));
+                let state = Row { counts, version: Offset(MOST - u64::from(tier.code())), through, mark };
+                let key = CellKey { entity: entity.clone(), bucket: tier.bucket(at), source: LAST_SOURCE };
+                rows.push((key, StoredRow { stamp: Stamp(stamps[n % 5]), row: state }));
             }
         }
     }
@@ -333,5 +361,5 @@ fn video(title: &str) -> VideoInfo {
 }
 
 fn progress(events: u64) -> ImportProgress {
-    ImportProgress { file: "a b.csv".into(), mapping: "ts=ts_ms".into(), events, ends: vec![0, u64::MAX], complete: events == 3 }
+    ImportProgress { file: "a b.csv".into(), mapping: "ts=ts_ms".into(), events, ends: vec![0, MOST], complete: events == 3 }
 }

@@ -14,10 +14,13 @@
 //! | [`worker`] | [`worker::Workers`]: the threads that act for owners |
 //! | [`store`] | [`CountStore`]: the seam to the store |
 //! | [`embedded`] | [`EmbeddedStore`]: the store on this machine's disk |
+//! | `cassandra` | `CassandraStore`: the store on a cluster, by CQL (feature `cassandra`) |
 //! | [`conformance`] | what every store must do, as one suite over any implementation |
 //! | [`metrics`] | what the folds show to Prometheus |
 
 pub mod backoff;
+#[cfg(feature = "cassandra")]
+pub mod cassandra;
 pub mod conformance;
 pub mod embedded;
 pub mod fold;
@@ -27,6 +30,8 @@ pub mod recovery;
 pub mod store;
 pub mod worker;
 
+#[cfg(feature = "cassandra")]
+pub use cassandra::CassandraStore;
 pub use embedded::EmbeddedStore;
 pub use store::{CountStore, ImportProgress, Slice, SliceRow, StoreError, VideoInfo};
 pub use worker::{Backends, Workers};

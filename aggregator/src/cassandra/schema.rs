@@ -1,0 +1,131 @@
+//! The tables, as steps from one schema version to the next. A step is never changed once it is released: a change is a new step.
+//!
+//! Dimension and tier are text: what an operator or an export reads should say what it means, and compression takes the few bytes back.
+//! A row's stamp is its write timestamp and has no column of its own, so that the two cannot disagree: readers ask for `WRITETIME`.
+//! Optional columns (a mark, a title) are left unset when they are absent, never null, which would leave tombstones; what an
+//! earlier write left in them is told by its older `WRITETIME`.
+//!
+//! No table says anything of read repair: Cassandra's default (blocking) is what monotonic reads need, and ScyllaDB does not know the option.
+//! Compression is the servers' default, LZ4: a day of minutes is one or two of its chunks.
+
+/// The newest schema that this program knows.
+pub(super) const VERSION: i32 = 1;
+
+/// What the statements depend on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Flavour {
+    /// Cassandra 5 and later: unified compaction.
+    unified_compaction: bool,
+}
+
+impl Flavour {
+    /// Of a server's `release_version`; ScyllaDB calls itself 3.0.8.
+    pub(super) fn of(release_version: &str) -> Self {
+        let major = release_version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+        Self { unified_compaction: major.is_some_and(|major| major >= 5) }
+    }
+
+    /// Levels: rollup rows are rewritten while their buckets last, and read as ranges.
+    const fn rollup_compaction(&self) -> &'static str {
+        if self.unified_compaction {
+            "{'class': 'UnifiedCompactionStrategy', 'scaling_parameters': 'L10'}"
+        } else {
+            "{'class': 'LeveledCompactionStrategy'}"
+        }
+    }
+}
+
+/// The keyspace, each row on `replication` nodes of one data centre.
+pub(super) fn create_keyspace(keyspace: &str, datacenter: &str, replication: u32) -> String {
+    format!(
+        "CREATE KEYSPACE IF NOT EXISTS {keyspace} \
+         WITH replication = {{'class': 'NetworkTopologyStrategy', '{}': {replication}}} AND durable_writes = true",
+        datacenter.replace('\'', "''")
+    )
+}
+
+/// What belongs to the whole keyspace: one row, written by migrations alone. It is there before any step.
+pub(super) fn create_meta(keyspace: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {keyspace}.meta (
+            id text PRIMARY KEY, schema_version int, log_id text, datacenter text, settings text
+         ) WITH comment = 'tallymark: which log this keyspace counts, and by which rules'"
+    )
+}
+
+/// The statements that lead to a version from the one before it; each may be repeated.
+pub(super) fn step(to: i32, keyspace: &str, flavour: &Flavour) -> Vec<String> {
+    match to {
+        1 => tables(keyspace, flavour),
+        _ => Vec::new(),
+    }
+}
+
+fn tables(keyspace: &str, flavour: &Flavour) -> Vec<String> {
+    let counts = "gross bigint, valid bigint, engaged bigint, version bigint";
+    let mark = "mark bigint, since_gross bigint, since_valid bigint, since_engaged bigint";
+    // Nothing is ever deleted: cells go by their time to live alone, which passes on all replicas at once, so their tombstones need to
+    // outlive hints (3 h) only. Cells are written near their stamps, so a window's files expire whole.
+    let windows = "{'class': 'TimeWindowCompactionStrategy', 'compaction_window_unit': 'DAYS', 'compaction_window_size': 3}";
+    let levels = flavour.rollup_compaction();
+    vec![
+        format!(
+            "CREATE TABLE IF NOT EXISTS {keyspace}.views_by_minute (
+                dimension text, entity text, day int, minute int, source int, {counts}, {mark},
+                PRIMARY KEY ((dimension, entity, day), minute, source)
+             ) WITH CLUSTERING ORDER BY (minute ASC, source ASC) AND compaction = {windows} AND gc_grace_seconds = 86400
+             AND comment = 'counts by minute; day and minute count from 1970'"
+        ),
+        format!(
+            "CREATE TABLE IF NOT EXISTS {keyspace}.views_rollup (
+                dimension text, entity text, tier text, bucket int, source int, {counts}, through bigint, {mark},
+                PRIMARY KEY ((dimension, entity), tier, bucket, source)
+             ) WITH CLUSTERING ORDER BY (tier ASC, bucket ASC, source ASC) AND compaction = {levels}
+             AND comment = 'counts by hour, day and year; bucket is its first minute since 1970, through is Unix ms'"
+        ),
+        format!(
+            "CREATE TABLE IF NOT EXISTS {keyspace}.checkpoints (
+                log text, source int, next_offset bigint, warm_from bigint, clock bigint, append_time bigint, closed bigint,
+                adjustments bigint, tally text, settings text, PRIMARY KEY ((log), source)
+             ) WITH comment = 'how far each source of the log is counted; times are Unix ms'"
+        ),
+        format!(
+            "CREATE TABLE IF NOT EXISTS {keyspace}.videos (
+                video_id text PRIMARY KEY, title text, space_id text, space_name text, published_at text, updated_at bigint
+             ) WITH comment = 'a field counts if its WRITETIME is that of updated_at (Unix ms)'"
+        ),
+        format!(
+            "CREATE TABLE IF NOT EXISTS {keyspace}.imports (
+                content text PRIMARY KEY, file text, mapping text, events bigint, ends frozen<list<bigint>>, complete boolean
+             ) WITH comment = 'how far each file, by the hash of its content, is imported'"
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compaction_is_what_the_server_has() {
+        for (version, unified) in [("5.0.5", true), ("5.0-beta1", true), ("6.0", true), ("4.1.3", false), ("3.0.8", false), ("", false)] {
+            assert_eq!(Flavour::of(version).unified_compaction, unified, "{version}");
+        }
+    }
+
+    #[test]
+    fn every_version_has_its_step_and_no_statement_knows_read_repair() {
+        for flavour in ["5.0.5", "3.0.8"].map(Flavour::of) {
+            for version in 1..=VERSION {
+                let statements = step(version, "k", &flavour);
+                assert!(!statements.is_empty());
+                assert!(statements.iter().all(|cql| cql.contains("IF NOT EXISTS k.") && !cql.contains("read_repair")));
+            }
+        }
+    }
+
+    #[test]
+    fn a_data_centre_keeps_its_quotes() {
+        assert!(create_keyspace("k", "o'hare", 3).contains("'o''hare': 3"));
+    }
+}

@@ -1,0 +1,81 @@
+//! The prepared statements. All may be repeated: writes are absolute and stamped.
+
+use scylla::client::session::Session;
+use scylla::statement::Statement;
+use scylla::statement::prepared::PreparedStatement;
+
+use super::error::Failure;
+use super::row::COLUMNS;
+use crate::store::StoreError;
+
+/// So many rows come in one answer.
+const PAGE_ROWS: i32 = 5_000;
+
+/// One of each.
+pub(super) struct Statements {
+    pub(super) write_minute: PreparedStatement,
+    pub(super) write_rollup: PreparedStatement,
+    pub(super) read_minutes: PreparedStatement,
+    pub(super) read_rollups: PreparedStatement,
+    pub(super) slice_minutes: PreparedStatement,
+    pub(super) slice_rollups: PreparedStatement,
+    pub(super) read_checkpoints: PreparedStatement,
+    pub(super) write_checkpoint: PreparedStatement,
+    pub(super) read_video: PreparedStatement,
+    pub(super) write_video: PreparedStatement,
+    pub(super) read_import: PreparedStatement,
+    pub(super) write_import: PreparedStatement,
+}
+
+impl Statements {
+    pub(super) async fn prepare(session: &Session, keyspace: &str) -> Result<Self, StoreError> {
+        let prepare = async |cql: String| {
+            let mut statement = Statement::new(cql).with_page_size(PAGE_ROWS);
+            statement.set_is_idempotent(true);
+            session.prepare(statement).await.map_err(|error| Failure::from(error).error)
+        };
+        let minutes = format!("SELECT minute, {COLUMNS} FROM {keyspace}.views_by_minute WHERE dimension = ? AND entity = ? AND day = ?");
+        let rollups = format!("SELECT tier, through, bucket, {COLUMNS} FROM {keyspace}.views_rollup WHERE dimension = ? AND entity = ?");
+        Ok(Self {
+            write_minute: prepare(format!(
+                "INSERT INTO {keyspace}.views_by_minute (dimension, entity, day, minute, source, gross, valid, engaged, version, \
+                 mark, since_gross, since_valid, since_engaged) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ? AND TTL ?"
+            ))
+            .await?,
+            write_rollup: prepare(format!(
+                "INSERT INTO {keyspace}.views_rollup (dimension, entity, tier, bucket, source, gross, valid, engaged, version, through, \
+                 mark, since_gross, since_valid, since_engaged) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ? AND TTL ?"
+            ))
+            .await?,
+            read_minutes: prepare(format!("{minutes} AND (minute, source) IN ?")).await?,
+            read_rollups: prepare(format!("{rollups} AND (tier, bucket, source) IN ?")).await?,
+            slice_minutes: prepare(format!("{minutes} AND minute >= ? AND minute < ?")).await?,
+            slice_rollups: prepare(format!("{rollups} AND tier = ? AND bucket >= ? AND bucket < ?")).await?,
+            read_checkpoints: prepare(format!(
+                "SELECT source, next_offset, warm_from, clock, append_time, closed, adjustments, tally, settings, \
+                 WRITETIME(next_offset) AS stamp FROM {keyspace}.checkpoints WHERE log = ?"
+            ))
+            .await?,
+            write_checkpoint: prepare(format!(
+                "INSERT INTO {keyspace}.checkpoints (log, source, next_offset, warm_from, clock, append_time, closed, adjustments, \
+                 tally, settings) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
+            ))
+            .await?,
+            read_video: prepare(format!(
+                "SELECT title, WRITETIME(title) AS title_at, space_id, WRITETIME(space_id) AS space_id_at, space_name, \
+                 WRITETIME(space_name) AS space_name_at, published_at, WRITETIME(published_at) AS published_at_at, \
+                 WRITETIME(updated_at) AS updated_at FROM {keyspace}.videos WHERE video_id = ?"
+            ))
+            .await?,
+            write_video: prepare(format!(
+                "INSERT INTO {keyspace}.videos (video_id, title, space_id, space_name, published_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)"
+            ))
+            .await?,
+            read_import: prepare(format!("SELECT file, mapping, events, ends, complete FROM {keyspace}.imports WHERE content = ?")).await?,
+            write_import: prepare(format!(
+                "INSERT INTO {keyspace}.imports (content, file, mapping, events, ends, complete) VALUES (?, ?, ?, ?, ?, ?)"
+            ))
+            .await?,
+        })
+    }
+}

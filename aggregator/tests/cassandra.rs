@@ -1,0 +1,340 @@
+//! The store on a cluster does what every store must do, and what belongs to a cluster: keyspaces, times to live, nodes that go and come.
+
+#![cfg(feature = "cassandra")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use aggregator::cassandra::{CassandraOptions, CassandraStore, MigratePlan, migrate};
+use aggregator::conformance::{self, Store};
+use aggregator::{CountStore, Slice, StoreError};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use schemas::{CellKey, Counts, Dimension, Entity, FoldSettings, LogId, Mark, Millis, Minute, Offset, Row, Source, Stamp, StoredRow, Tier};
+use scylla::client::session::Session;
+use scylla::client::session_builder::SessionBuilder;
+use test_servers::{CassandraCluster, CassandraPlan};
+
+const DAY_MS: i64 = 86_400_000;
+
+/// A keyspace of its own on the shared server.
+fn options() -> CassandraOptions {
+    options_at(&test_servers::cassandra().contact())
+}
+
+fn options_at(contact: &str) -> CassandraOptions {
+    static KEYSPACES: AtomicU32 = AtomicU32::new(0);
+    let keyspace = format!("t{}", KEYSPACES.fetch_add(1, Ordering::Relaxed));
+    CassandraOptions { nodes: vec![contact.into()], keyspace, ..CassandraOptions::default() }
+}
+
+fn log() -> LogId {
+    LogId("log".into())
+}
+
+fn plan() -> MigratePlan {
+    MigratePlan { replication: 1, log_id: log(), settings: FoldSettings::default() }
+}
+
+async fn open(options: &CassandraOptions) -> Result<CassandraStore, StoreError> {
+    CassandraStore::open(options.clone(), log(), &FoldSettings::default()).await
+}
+
+async fn made(options: &CassandraOptions) -> CassandraStore {
+    migrate(options, &plan()).await.unwrap();
+    open(options).await.unwrap()
+}
+
+async fn cql(options: &CassandraOptions) -> Session {
+    SessionBuilder::new().known_nodes(&options.nodes).use_keyspace(&options.keyspace, true).build().await.unwrap()
+}
+
+fn refusal<T>(outcome: Result<T, StoreError>) -> (StoreError, String) {
+    let error = outcome.err().unwrap();
+    let text = error.to_string();
+    (error, text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_keeps_every_claim() {
+    if test_servers::skipped() {
+        return;
+    }
+    conformance::all(async || {
+        let store: Store = Arc::new(made(&options()).await);
+        store
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_is_there_for_the_next_session() {
+    if test_servers::skipped() {
+        return;
+    }
+    let options = options();
+    conformance::fill(Arc::new(made(&options).await)).await;
+    conformance::is_filled(Arc::new(open(&options).await.unwrap())).await;
+    let again = open(&options).await.unwrap();
+    assert_eq!((again.log_id(), again.failure()), (log(), None));
+    conformance::is_filled(Arc::new(again)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn migrations_may_be_repeated_and_run_at_once() {
+    if test_servers::skipped() {
+        return;
+    }
+    let (options, plan) = (options(), plan());
+    let (text, _) = (refusal(open(&options).await).1, ());
+    assert!(text.contains("tallymark migrate"), "{text}");
+    let outcomes = futures_util::future::join_all((0..4).map(|_| migrate(&options, &plan))).await;
+    outcomes.into_iter().for_each(|outcome| assert!(!outcome.unwrap().is_empty()));
+    conformance::fill(Arc::new(open(&options).await.unwrap())).await;
+
+    let done = migrate(&options, &plan).await.unwrap().join("\n");
+    assert!(done.contains("is there") && done.contains("nothing to do") && done.contains("LOCAL_QUORUM"), "{done}");
+    conformance::is_filled(Arc::new(open(&options).await.unwrap())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keyspace_is_for_one_log_one_data_centre_and_one_set_of_rules() {
+    if test_servers::skipped() {
+        return;
+    }
+    let options = options();
+    migrate(&options, &plan()).await.unwrap();
+    let other = LogId("other".into());
+    let is_other_log = |error: &StoreError| matches!(error, StoreError::OtherLog { stored, asked } if *stored == log() && *asked == other);
+    let (error, text) = refusal(migrate(&options, &MigratePlan { log_id: other.clone(), ..plan() }).await);
+    assert!(is_other_log(&error), "{text}");
+    let (error, text) = refusal(CassandraStore::open(options.clone(), other.clone(), &FoldSettings::default()).await);
+    assert!(is_other_log(&error), "{text}");
+
+    let changed = FoldSettings { grace_ms: 11_000, ..FoldSettings::default() };
+    let refusals = [
+        refusal(migrate(&options, &MigratePlan { settings: changed.clone(), ..plan() }).await),
+        refusal(CassandraStore::open(options.clone(), log(), &changed).await),
+    ];
+    for (error, text) in refusals {
+        assert!(matches!(error, StoreError::Mismatch(_)) && text.contains("grace_ms is 10000 there and 11000 here"), "{text}");
+    }
+    let elsewhere = CassandraOptions { datacenter: Some("nowhere".into()), ..options.clone() };
+    for (_, text) in [refusal(migrate(&elsewhere, &plan()).await), refusal(open(&elsewhere).await)] {
+        assert!(text.contains("no data centre nowhere, but"), "{text}");
+    }
+
+    cql(&options).await.query_unpaged("UPDATE meta SET schema_version = 1000 WHERE id = 'keyspace' IF EXISTS", ()).await.unwrap();
+    for (error, text) in [refusal(migrate(&options, &plan()).await), refusal(open(&options).await)] {
+        assert!(matches!(error, StoreError::Mismatch(_)) && text.contains("schema version 1000"), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_work_is_refused_before_anything_is_made() {
+    if test_servers::skipped() {
+        return;
+    }
+    let options = options();
+    let (_, text) = refusal(migrate(&options, &MigratePlan { replication: 3, ..plan() }).await);
+    assert!(text.contains("has 1 nodes, too few for replication 3"), "{text}");
+    let forever = FoldSettings { hour_ttl_ms: 8_000 * DAY_MS, ..FoldSettings::default() };
+    let (_, text) = refusal(migrate(&options, &MigratePlan { settings: forever, ..plan() }).await);
+    assert!(text.contains("time to live"), "{text}");
+    let (_, text) = refusal(open(&options).await);
+    assert!(text.contains("tallymark migrate"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_is_not_there_may_be_asked_again() {
+    let nowhere = CassandraOptions { nodes: vec!["127.0.0.1:1".into()], ..CassandraOptions::default() };
+    for (error, text) in [refusal(open(&nowhere).await), refusal(migrate(&nowhere, &plan()).await)] {
+        assert!(matches!(error, StoreError::Unavailable(_)) && text.contains("127.0.0.1:1") && text.contains("no node answers"), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_carry_their_stamp_as_timestamp_and_their_tiers_time_to_live() {
+    if test_servers::skipped() {
+        return;
+    }
+    let options = options();
+    let settings = FoldSettings { minute_ttl_ms: 90 * DAY_MS, hour_ttl_ms: 400 * DAY_MS, ..FoldSettings::default() };
+    migrate(&options, &MigratePlan { settings: settings.clone(), ..plan() }).await.unwrap();
+    let store = CassandraStore::open(options.clone(), log(), &settings).await.unwrap();
+    let cell = |tier: Tier| CellKey { bucket: tier.bucket(Minute(0)), ..conformance::minute("v", 0, 0) };
+    let stamp = 1_763_700_000_000_000;
+    // Each its own stamp, though the rollups go in one mutation.
+    let rows = (stamp..).zip(Tier::ALL).map(|(stamp, tier)| (cell(tier), conformance::row(stamp, 1))).collect();
+    store.write_rows(Arc::new(rows)).await.unwrap();
+    store.write_checkpoint(Source(0), conformance::checkpoint(stamp, 7)).await.unwrap();
+
+    let session = cql(&options).await;
+    let read = async |query: &str| {
+        let rows = session.query_unpaged(query, ()).await.unwrap().into_rows_result().unwrap();
+        rows.rows::<(i64, Option<i32>)>().unwrap().map(Result::unwrap).collect::<Vec<_>>()
+    };
+    let days_left = |ttl: Option<i32>| ttl.map(|seconds| (seconds + 3_600) / 86_400);
+    let minutes = read("SELECT WRITETIME(gross), TTL(gross) FROM views_by_minute").await;
+    assert_eq!(minutes.iter().map(|(at, ttl)| (*at, days_left(*ttl))).collect::<Vec<_>>(), [(stamp, Some(91))]);
+    let rollups = read("SELECT WRITETIME(through), TTL(through) FROM views_rollup").await;
+    // By the names of the tiers: day, hour, year.
+    let expected = [(stamp + 2, None), (stamp + 1, Some(401)), (stamp + 3, None)];
+    assert_eq!(rollups.iter().map(|(at, ttl)| (*at, days_left(*ttl))).collect::<Vec<_>>(), expected);
+    assert_eq!(read("SELECT WRITETIME(tally), TTL(tally) FROM checkpoints").await, [(stamp, None)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slice_reaches_over_days_and_pages_and_not_over_ages() {
+    if test_servers::skipped() {
+        return;
+    }
+    let store = made(&options()).await;
+    let hours = 12_000;
+    let rows = (0..hours).map(|n| (conformance::hour("v", n * 60, 0), conformance::row(1, i64::from(n)))).collect();
+    store.write_rows(Arc::new(rows)).await.unwrap();
+    let days = 5 * 1_440;
+    let rows = (0..days).map(|n| (conformance::minute("v", n, 0), conformance::row(1, i64::from(n)))).collect();
+    store.write_rows(Arc::new(rows)).await.unwrap();
+    let slice = |tier, start, end| Slice { entity: Entity::new(Dimension::Video, "v"), tier, start: Minute(start), end: Minute(end) };
+    let counts =
+        async |slice| store.read_slice(slice).await.unwrap().into_iter().map(|row| row.stored.row.counts.gross).collect::<Vec<_>>();
+    assert_eq!(counts(slice(Tier::Hour, i32::MIN, i32::MAX)).await, (0..i64::from(hours)).collect::<Vec<_>>());
+    assert_eq!(counts(slice(Tier::Minute, 1_439, days - 1)).await, (1_439..i64::from(days - 1)).collect::<Vec<_>>());
+    assert_eq!(counts(slice(Tier::Minute, -2_000_000, 3)).await, [0, 1, 2]);
+
+    let (_, text) = refusal(store.read_slice(slice(Tier::Minute, i32::MIN, i32::MAX)).await);
+    assert!(text.contains("ask for hours"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_writes_within_a_microsecond_the_last_stays() {
+    if test_servers::skipped() {
+        return;
+    }
+    let store = made(&options()).await;
+    let progress = |events| aggregator::ImportProgress { events, ..aggregator::ImportProgress::default() };
+    for round in 0..300 {
+        store.write_import("f".into(), progress(round)).await.unwrap();
+    }
+    assert_eq!(store.read_import("f".into()).await.unwrap(), Some(progress(299)));
+    assert_eq!(store.write_limit(), 32, "what never filled the limit does not raise it");
+}
+
+fn cells() -> impl Strategy<Value = Vec<(CellKey, StoredRow)>> {
+    let counts = || any::<[i64; 3]>().prop_map(|[gross, valid, engaged]| Counts { gross, valid, engaged });
+    let offset = || (0..=i64::MAX).prop_map(|offset| Offset(offset.cast_unsigned()));
+    let key = ("[a-z\\PC]{1,3}", 0u8..3, 0u8..4, -3_000..3_000i32, 0..3u32)
+        .prop_filter("an id", |(id, ..)| schemas::id::check_id(id).is_ok())
+        .prop_map(|(id, dimension, tier, minute, source)| CellKey {
+            entity: Entity::new(Dimension::from_code(dimension).unwrap(), &id),
+            bucket: Tier::from_code(tier).unwrap().bucket(Minute(minute)),
+            source: Source(source),
+        });
+    let mark = proptest::option::of((offset(), counts())).prop_map(|mark| mark.map(|(offset, since)| Mark { offset, since }));
+    let state = (counts(), offset(), any::<i64>(), mark, 0..2_000_000_000_000_000i64);
+    let cell = (key, state).prop_map(|(key, (counts, version, through, mark, stamp))| {
+        let through = if key.bucket.tier == Tier::Minute { Millis::NEVER } else { Millis(through) };
+        (key, StoredRow { stamp: Stamp(stamp), row: Row { counts, version, through, mark } })
+    });
+    proptest::collection::vec(cell, 1..300)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_written_in_whatever_parts_the_highest_stamp_reads_back_whole() {
+    if test_servers::skipped() {
+        return;
+    }
+    let store = made(&options()).await;
+    let mut runner = TestRunner::deterministic();
+    let mut kept = std::collections::BTreeMap::<CellKey, StoredRow>::new();
+    for _ in 0..10 {
+        let rows = cells().new_tree(&mut runner).unwrap().current();
+        for (key, row) in &rows {
+            let best = kept.entry(key.clone()).or_insert(*row);
+            if best.stamp < row.stamp {
+                *best = *row;
+            }
+        }
+        let parts = rows.chunks(70).map(|part| store.write_rows(Arc::new(part.to_vec())));
+        futures_util::future::join_all(parts).await.into_iter().for_each(Result::unwrap);
+        let (keys, expected): (Vec<_>, Vec<_>) = kept.iter().map(|(key, row)| (key.clone(), Some(*row))).unzip();
+        assert_eq!(store.read_cells(keys).await.unwrap(), expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_write_leaves_a_tombstone() {
+    if test_servers::skipped() {
+        return;
+    }
+    let options = options();
+    let store = made(&options).await;
+    conformance::fill(Arc::new(store.clone())).await;
+    store.write_video("bare".into(), aggregator::VideoInfo::default()).await.unwrap();
+    for table in ["views_by_minute", "views_rollup", "checkpoints", "videos", "imports"] {
+        let cassandra = test_servers::cassandra();
+        cassandra.nodetool(0, &["flush", &options.keyspace, table]).unwrap();
+        // Reading everything counts the tombstones on the way.
+        let session = cql(&options).await;
+        let mut statement = scylla::statement::Statement::new(format!("SELECT * FROM {table}"));
+        statement.set_tracing(true);
+        let read = session.query_unpaged(statement, ()).await.unwrap();
+        let traced = session.get_tracing_info(&read.tracing_id().unwrap()).await.unwrap();
+        let said: Vec<_> =
+            traced.events.iter().filter_map(|event| event.activity.clone()).filter(|said| said.contains("tombstone")).collect();
+        assert!(!said.is_empty() && said.iter().all(|said| said.contains(" 0 tombstone")), "{table}: {said:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_login_is_said_and_a_right_one_works() {
+    if test_servers::skipped() {
+        return;
+    }
+    let plan_with_passwords = CassandraPlan { nodes: 1, proxies: false, passwords: true, yaml: String::new() };
+    let cluster = tokio::task::spawn_blocking(move || CassandraCluster::with(&plan_with_passwords)).await.unwrap();
+    let bare = options_at(&cluster.contact());
+    let (_, text) = refusal(migrate(&bare, &plan()).await);
+    assert!(text.contains("cassandra_user"), "{text}");
+    let login = |password: &str| CassandraOptions { user: Some("cassandra".into()), password: Some(password.into()), ..bare.clone() };
+    let (_, text) = refusal(open(&login("guess")).await);
+    assert!(text.contains("refused user cassandra") && !text.contains("guess"), "{text}");
+    conformance::fill(Arc::new(made(&login("cassandra")).await)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_cluster_is_away_calls_may_be_repeated_and_then_they_succeed() {
+    if test_servers::skipped() {
+        return;
+    }
+    let cluster = Arc::new(tokio::task::spawn_blocking(|| CassandraCluster::start(1)).await.unwrap());
+    let store = made(&options_at(&cluster.contact())).await;
+    conformance::fill(Arc::new(store.clone())).await;
+    let key = conformance::minute("later", 0, 0);
+    let write = || store.write_rows(Arc::new(vec![(key.clone(), conformance::row(1, 1))]));
+
+    cluster.kill(0);
+    assert!(matches!(write().await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.read_cells(vec![key.clone()]).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.read_checkpoints().await, Err(StoreError::Unavailable(_))));
+
+    let node = Arc::clone(&cluster);
+    tokio::task::spawn_blocking(move || {
+        node.restart(0);
+        node.wait_ready(0);
+    })
+    .await
+    .unwrap();
+    let started = Instant::now();
+    while let Err(error) = write().await {
+        assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(60), "{error}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(store.read_cells(vec![key.clone()]).await.unwrap(), [Some(conformance::row(1, 1))]);
+    conformance::is_filled(Arc::new(store)).await;
+}
