@@ -65,6 +65,7 @@ pub(crate) enum BackendError {
     Log(#[from] LogError),
     #[error("{0}")]
     Store(#[from] StoreError),
+    #[cfg(not(all(feature = "kafka", feature = "cassandra")))]
     #[error("`{key}` is set, but this tallymark was built without {server}: build it with --features {feature}, or leave `{key}` out")]
     NotBuiltIn { key: &'static str, server: &'static str, feature: &'static str },
     #[error(

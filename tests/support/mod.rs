@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -51,26 +51,31 @@ pub(crate) fn await_some<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> 
 /// A running server.
 pub(crate) struct Server {
     child: Child,
-    data: PathBuf,
+    /// The role and its settings.
     args: Vec<String>,
     address: String,
     pub(crate) http: Client,
 }
 
 impl Server {
-    /// Starts one on a free port and waits until it is ready.
+    /// Starts everything in one process, on a free port, and waits until it is ready.
     pub(crate) fn start(data: &Path, args: &[&str]) -> Self {
-        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let (child, address) = launch(command(data, &args, "127.0.0.1:0"));
-        let http = Client::builder().timeout(PATIENCE).no_proxy().build().unwrap();
-        let server = Self { child, data: data.to_owned(), args, address, http };
+        let server = Self::of(&[&["run", "--data", data.to_str().unwrap()], args].concat());
         server.await_ready();
         server
     }
 
+    /// Starts a role with its settings on a free port.
+    pub(crate) fn of(args: &[&str]) -> Self {
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let (child, address) = launch(command(&args, "127.0.0.1:0"));
+        let http = Client::builder().timeout(PATIENCE).no_proxy().build().unwrap();
+        Self { child, args, address, http }
+    }
+
     /// Starts it again, at the address that it had.
     pub(crate) fn restart(&mut self) {
-        let (child, address) = launch(command(&self.data, &self.args, &self.address));
+        let (child, address) = launch(command(&self.args, &self.address));
         assert_eq!(address, self.address);
         self.child = child;
         self.await_ready();
@@ -157,7 +162,8 @@ impl Server {
         points
     }
 
-    fn await_ready(&self) {
+    /// Waits until it says that it is ready.
+    pub(crate) fn await_ready(&self) {
         await_some("the server is ready", || self.http.get(self.url("/readyz")).send().ok().filter(|response| response.status() == 200));
     }
 }
@@ -170,9 +176,10 @@ impl Drop for Server {
     }
 }
 
-fn command(data: &Path, args: &[String], listen: &str) -> Command {
-    let mut command = tallymark(&["run", "--data", data.to_str().unwrap(), "--listen", listen, "--log-level", "warn"]);
-    command.args(args);
+fn command(args: &[String], listen: &str) -> Command {
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let mut command = tallymark(&args);
+    command.args(["--listen", listen, "--log-level", "warn"]);
     command
 }
 
