@@ -3,10 +3,11 @@
 //! ```text
 //! read(source, from) ──> a lane of the source that stands at `from` ──> else one that is idle, a new one, or the longest unread
 //! consumer 0: a lane of each source (the folds')   consumers 1 to 3: further lanes (a tap, an import, a replay)
+//! a client without lanes: where a source ends, what the topic is (a broker answers a connection in order, and fetches wait)
 //! ```
 //!
 //! A lane is taken out of its source's place while it is read, so that readers share no lock on the way of the records. Consumers
-//! 1 to 3 are made when they are first needed. A lane that nobody reads stops fetching after a while.
+//! are made when they are first needed. A lane that nobody reads stops fetching after a while.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientConfig;
 use rdkafka::Message;
 use rdkafka::client::Client;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -45,8 +47,8 @@ pub(super) struct Lanes {
     failure: Failure,
     growth: Arc<Growth>,
     places: RwLock<Vec<Arc<Place>>>,
-    home: Feed,
-    visitors: [OnceLock<Feed>; SLOTS - 1],
+    asker: Feed,
+    feeds: [OnceLock<Feed>; SLOTS],
     starting: Mutex<()>,
 }
 
@@ -74,20 +76,26 @@ struct Feed {
 impl Lanes {
     pub(super) fn connect(options: &KafkaOptions, failure: &Failure) -> Result<Self, LogError> {
         Ok(Self {
-            home: Feed::start(options, failure)?,
+            asker: Feed::start(options, &options.asking(), failure)?,
             options: options.clone(),
             topic: options.topic.as_str().into(),
             failure: failure.clone(),
             growth: Arc::new(Growth::new()),
             places: RwLock::default(),
-            visitors: Default::default(),
+            feeds: Default::default(),
             starting: Mutex::new(()),
         })
     }
 
-    /// Asks the cluster something through the first consumer.
-    pub(super) fn home<T>(&self, ask: impl FnOnce(&Client<Context>) -> T) -> T {
-        ask(self.home.consumer.client())
+    /// Asks the cluster something.
+    pub(super) fn ask<T>(&self, ask: impl FnOnce(&Client<Context>) -> T) -> T {
+        ask(self.asker.consumer.client())
+    }
+
+    /// Has the consumers learn of partitions that were added.
+    pub(super) fn refresh(&self) -> bool {
+        let feeds = self.feeds.iter().filter_map(OnceLock::get).chain([&self.asker]);
+        feeds.map(|feed| feed.consumer.fetch_metadata(Some(&self.topic), ANSWER_WITHIN).is_ok()).fold(true, |all, one| all && one)
     }
 
     pub(super) fn wait(&self, seen: u64, timeout: Duration) -> u64 {
@@ -95,7 +103,7 @@ impl Lanes {
     }
 
     pub(super) fn ends(&self, source: Source) -> Result<Ends, LogError> {
-        let watermarks = self.home.consumer.fetch_watermarks(&self.topic, partition(source)?, ANSWER_WITHIN);
+        let watermarks = self.asker.consumer.fetch_watermarks(&self.topic, partition(source)?, ANSWER_WITHIN);
         let (low, high) = watermarks.map_err(|error| unavailable("the ends", source, &error))?;
         let offset =
             |raw: i64| u64::try_from(raw).map(Offset).map_err(|_| LogError::Unavailable(format!("source {source} has no ends now")));
@@ -110,7 +118,7 @@ impl Lanes {
         let end = self.ends(source)?.end;
         let mut asked = TopicPartitionList::with_capacity(1);
         let added = asked.add_partition_offset(&self.topic, partition(source)?, Position::Offset(at.0));
-        let found = added.and_then(|()| self.home.consumer.offsets_for_times(asked, ANSWER_WITHIN));
+        let found = added.and_then(|()| self.asker.consumer.offsets_for_times(asked, ANSWER_WITHIN));
         let found = found.map_err(|error| unavailable("an append time", source, &error))?;
         let elements = found.elements();
         let element = elements.first().ok_or_else(|| LogError::Unavailable(format!("source {source} was not searched")))?;
@@ -241,12 +249,13 @@ impl Lanes {
     }
 
     fn consumer(&self, slot: usize) -> Result<Arc<BaseConsumer<Context>>, LogError> {
-        let Some(cell) = slot.checked_sub(1).and_then(|at| self.visitors.get(at)) else { return Ok(Arc::clone(&self.home.consumer)) };
+        let missing = || LogError::Unavailable("a consumer has not started".into());
+        let cell = self.feeds.get(slot).ok_or_else(missing)?;
         let _one = lock(&self.starting);
         if cell.get().is_none() {
-            let _ = cell.set(Feed::start(&self.options, &self.failure)?);
+            let _ = cell.set(Feed::start(&self.options, &self.options.consumer(), &self.failure)?);
         }
-        cell.get().map(|feed| Arc::clone(&feed.consumer)).ok_or_else(|| LogError::Unavailable("a consumer has not started".into()))
+        cell.get().map(|feed| Arc::clone(&feed.consumer)).ok_or_else(missing)
     }
 
     /// Stops fetching for readers that have gone.
@@ -281,10 +290,9 @@ impl Parked {
 }
 
 impl Feed {
-    fn start(options: &KafkaOptions, failure: &Failure) -> Result<Self, LogError> {
+    fn start(options: &KafkaOptions, config: &ClientConfig, failure: &Failure) -> Result<Self, LogError> {
         let context = Context { failure: Some(failure.clone()) };
-        let consumer: BaseConsumer<Context> =
-            options.consumer().create_with_context(context).map_err(|error| options.refused_property(&error))?;
+        let consumer: BaseConsumer<Context> = config.create_with_context(context).map_err(|error| options.refused_property(&error))?;
         let (consumer, stop) = (Arc::new(consumer), Arc::new(AtomicBool::new(false)));
         let thread = {
             let (consumer, stop, failure) = (Arc::clone(&consumer), Arc::clone(&stop), failure.clone());

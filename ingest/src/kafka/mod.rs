@@ -83,8 +83,8 @@ impl KafkaLog {
         options.check()?;
         let failure = Failure::new();
         let lanes = Arc::new(Lanes::connect(&options, &failure)?);
-        let description = lanes.home(|client| description::describe_existing(client, &options))?;
-        let cluster = lanes.home(|client| client.fetch_cluster_id(ANSWER_WITHIN));
+        let description = lanes.ask(|client| description::describe_existing(client, &options))?;
+        let cluster = lanes.ask(|client| client.fetch_cluster_id(ANSWER_WITHIN));
         let cluster = cluster.ok_or_else(|| LogError::Unavailable(format!("{} does not tell its cluster id", options.brokers)))?;
         let record_bytes_max = topics::check_settings(&options, description.replication)?;
         let id = LogId(format!("kafka:{cluster}/{}", description.id).into());
@@ -178,7 +178,7 @@ impl EventLog for KafkaLog {
     }
 
     fn owners(&self) -> Result<BTreeMap<Source, String>, LogError> {
-        self.lanes.home(|client| owners::ask(client, &self.options))
+        self.lanes.ask(|client| owners::ask(client, &self.options))
     }
 
     fn failure(&self) -> Option<String> {

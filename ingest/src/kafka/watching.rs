@@ -108,14 +108,13 @@ impl Drop for Watch {
 
 fn look(topic: &str, watched: &Watched, clients: &Clients, failure: &Failure) {
     let lanes = &clients.lanes;
-    let described = lanes.home(|client| describe(client, topic, ANSWER_WITHIN));
+    let described = lanes.ask(|client| describe(client, topic, ANSWER_WITHIN));
     match described {
         Ok(Some(now)) => match compare(topic, &watched.id, watched.partitions(), &now) {
             Verdict::Same => {}
             Verdict::Grown(partitions) => {
                 // The clients are to know the new ones before anybody asks for them.
-                let known = lanes.home(|client| client.fetch_metadata(Some(topic), ANSWER_WITHIN)).is_ok();
-                if known && clients.appender.get().is_none_or(Appender::refresh) {
+                if lanes.refresh() && clients.appender.get().is_none_or(Appender::refresh) {
                     tracing::info!(topic, partitions, "the topic has more partitions");
                     watched.partitions.store(partitions.get(), Ordering::Release);
                 }
