@@ -11,8 +11,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::jars;
-use crate::java::{self, Server};
+use crate::java;
 use crate::place::{Place, Scratch};
+use crate::process::Process;
 use crate::proxy::Proxy;
 
 /// How long a node may take until it serves.
@@ -49,7 +50,7 @@ pub struct CassandraCluster {
 #[derive(Debug)]
 struct Node {
     number: u8,
-    server: Option<Server>,
+    server: Option<Process>,
     starts: u32,
 }
 
@@ -230,7 +231,7 @@ impl CassandraCluster {
     /// The process of a node, while it runs.
     #[must_use]
     pub fn pid(&self, node: usize) -> Option<u32> {
-        self.node(node).server.as_ref().map(Server::pid)
+        self.node(node).server.as_ref().map(Process::pid)
     }
 
     /// Waits until a node answers clients.
@@ -265,7 +266,7 @@ impl CassandraCluster {
         let home = self.home(node.number);
         let args = self.args(index, &home)?;
         let log = home.join(format!("start-{}.log", node.starts));
-        node.server = Some(Server::start(&self.jars, &args, "org.apache.cassandra.service.CassandraDaemon", &[], &log)?);
+        node.server = Some(java::server(&self.jars, &args, "org.apache.cassandra.service.CassandraDaemon", &[], &log)?);
         Ok(())
     }
 

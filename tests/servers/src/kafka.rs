@@ -10,8 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::jars;
-use crate::java::{self, Server};
+use crate::java;
 use crate::place::{Place, Scratch, random};
+use crate::process::Process;
 use crate::proxy::Proxy;
 
 /// How long a broker may take until it serves.
@@ -45,7 +46,7 @@ pub struct KafkaCluster {
 #[derive(Debug)]
 struct Node {
     number: u8,
-    server: Option<Server>,
+    server: Option<Process>,
     starts: u32,
 }
 
@@ -242,7 +243,7 @@ impl KafkaCluster {
     /// The process of a broker, while it runs.
     #[must_use]
     pub fn pid(&self, node: usize) -> Option<u32> {
-        self.node(node).server.as_ref().map(Server::pid)
+        self.node(node).server.as_ref().map(Process::pid)
     }
 
     /// Waits until a broker has joined the cluster and answers.
@@ -299,7 +300,7 @@ impl KafkaCluster {
         let args = args.map(str::to_owned);
         let settings = home.join("server.properties").display().to_string();
         let log = home.join(format!("start-{}.log", node.starts));
-        node.server = Some(Server::start(&self.jars, &args, "kafka.Kafka", &[settings], &log)?);
+        node.server = Some(java::server(&self.jars, &args, "kafka.Kafka", &[settings], &log)?);
         Ok(())
     }
 

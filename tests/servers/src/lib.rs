@@ -3,6 +3,7 @@
 //! - [`kafka`], [`cassandra`]: one small server each, shared by the tests of a process. Topics and keyspaces are the tests' own.
 //! - [`KafkaCluster`], [`CassandraCluster`]: several nodes that can be killed, stopped, paused and started again.
 //! - [`Proxy`]: a network between a client and a server that delays, drops, refuses and cuts.
+//! - [`Process`], [`free_address`]: any other program, stopped with the test process.
 //! - [`skipped`]: the first line of a test that needs a server.
 //!
 //! ```text
@@ -18,12 +19,14 @@ mod jars;
 mod java;
 mod kafka;
 mod place;
+mod process;
 mod proxy;
 
 use std::sync::OnceLock;
 
 pub use cassandra::{CassandraCluster, CassandraPlan};
 pub use kafka::{KafkaCluster, KafkaPlan};
+pub use process::Process;
 pub use proxy::Proxy;
 
 /// Set to `1`, tests that need servers do not run (and say so).
@@ -69,4 +72,16 @@ pub fn kafka() -> &'static KafkaCluster {
 pub fn cassandra() -> &'static CassandraCluster {
     static SHARED: OnceLock<CassandraCluster> = OnceLock::new();
     SHARED.get_or_init(|| CassandraCluster::start(1))
+}
+
+/// A loopback address of its own and a free port there, as `host:port`.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn free_address() -> String {
+    match place::Place::find(1, 1) {
+        Ok(place) => format!("{}:{}", place.host(1), place.port(0)),
+        Err(reason) => panic!("{reason}"),
+    }
 }

@@ -231,10 +231,11 @@ fn pump(shared: &Shared, connection: &Connection, mut from: TcpStream, mut to: O
             continue;
         }
         let Some(to) = &mut to else { return connection.end() };
+        // Counted first: who has the answer to these bytes finds them counted.
+        shared.carried.fetch_add(u64::try_from(read.len()).unwrap_or(0), Ordering::SeqCst);
         if to.write_all(read).is_err() {
             return connection.end();
         }
-        shared.carried.fetch_add(u64::try_from(read.len()).unwrap_or(0), Ordering::SeqCst);
     }
     if let Some(to) = to {
         drop(to.shutdown(Shutdown::Write));
