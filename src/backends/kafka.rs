@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ingest::EventLog;
 use ingest::kafka::topics::{self, TopicSpec};
 use ingest::kafka::{KafkaLog, KafkaOptions};
+use ingest::{EventLog, LogError};
 
 use super::{BackendError, blocking, read_named, rejected_topic};
 use crate::config::{Settings, properties_file};
@@ -13,7 +13,7 @@ use crate::config::{Settings, properties_file};
 /// Connects to one topic.
 pub(super) async fn open(settings: &Settings, topic: &str) -> Result<Arc<dyn EventLog>, BackendError> {
     let options = options(settings, topic)?;
-    let log = blocking(move || KafkaLog::open(options)).await?;
+    let log = blocking(move || KafkaLog::open(options)).await.map_err(|error| with_way_out(error, settings))?;
     Ok(Arc::new(log))
 }
 
@@ -28,7 +28,18 @@ pub(super) async fn create_topics(settings: &Settings) -> Result<Vec<String>, Ba
         retention_ms: if settings.retention_ms == 0 { -1 } else { settings.retention_ms },
     };
     let specs = [spec(settings.kafka.topic.clone(), settings.fold.sources), spec(rejected_topic(settings), 1)];
-    blocking(move || topics::create(&options, &specs)).await
+    blocking(move || topics::create(&options, &specs)).await.map_err(|error| with_way_out(error, settings))
+}
+
+/// At the start of a program, brokers that do not answer are mostly the wrong ones.
+fn with_way_out(error: BackendError, settings: &Settings) -> BackendError {
+    match error {
+        BackendError::Log(LogError::Unavailable(detail)) => {
+            let addresses = settings.kafka.brokers.clone();
+            BackendError::Unreachable { server: "Kafka", what: "broker", key: "kafka_brokers", addresses, detail }
+        }
+        other => other,
+    }
 }
 
 /// So many copies of a record exist before it is acknowledged: half of them, rounded up. Of three, one may be lost and all goes on.

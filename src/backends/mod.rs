@@ -75,6 +75,13 @@ pub(crate) enum BackendError {
     )]
     Mixed { given: &'static str, missing: &'static str },
     #[cfg(any(feature = "kafka", feature = "cassandra"))]
+    #[error(
+        "{detail}\nNo {server} answers as a {what} should at {addresses} (`{key}`). Does it run there, and does its port take connections \
+         from this machine (address, firewall, TLS)? Give another {what} with --{flag} host:port",
+        flag = key.replace('_', "-")
+    )]
+    Unreachable { server: &'static str, what: &'static str, key: &'static str, addresses: String, detail: String },
+    #[cfg(any(feature = "kafka", feature = "cassandra"))]
     #[error("cannot read `{key}` {path}: {detail}")]
     File { key: &'static str, path: String, detail: String },
     #[error(
@@ -161,5 +168,5 @@ fn read_named(key: &'static str, path: &Path) -> Result<String, BackendError> {
 #[cfg(feature = "kafka")]
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, LogError> + Send + 'static) -> Result<T, BackendError> {
     let done = tokio::task::spawn_blocking(work).await;
-    Ok(done.map_err(|error| BackendError::Broken(error.to_string()))??)
+    done.map_err(|error| BackendError::Broken(error.to_string()))?.map_err(BackendError::from)
 }
