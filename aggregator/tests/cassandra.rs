@@ -140,7 +140,7 @@ async fn what_cannot_work_is_refused_before_anything_is_made() {
     }
     let options = options();
     let (_, text) = refusal(migrate(&options, &MigratePlan { replication: 3, ..plan() }).await);
-    assert!(text.contains("has 1 nodes, too few for replication 3"), "{text}");
+    assert!(text.contains("has 1 node, too few for replication 3"), "{text}");
     let forever = FoldSettings { hour_ttl_ms: 8_000 * DAY_MS, ..FoldSettings::default() };
     let (_, text) = refusal(migrate(&options, &MigratePlan { settings: forever, ..plan() }).await);
     assert!(text.contains("time to live"), "{text}");

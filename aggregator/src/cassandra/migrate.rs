@@ -5,8 +5,9 @@
 //! Each change waits until all nodes agree on the schema.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use schemas::{FoldSettings, Tier};
 use scylla::client::session::Session;
@@ -20,10 +21,16 @@ use super::meta::{self, Meta};
 use super::options::{CassandraOptions, MigratePlan};
 use super::schema::{self, Flavour};
 use super::{session, ttl};
+use crate::backoff;
 use crate::store::StoreError;
 
 /// A schema change may take as long as all nodes need.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long nodes may take to know of each other before a keyspace is made.
+const NODES_PATIENCE: Duration = Duration::from_secs(10);
+/// How often a request is made that fails for reasons that may pass.
+const ATTEMPTS: u32 = 8;
+const NODES_POLL: Duration = Duration::from_millis(250);
 
 /// Makes the keyspace and its tables, or leads them to the schema of this program, and says in lines what was done. May be repeated.
 ///
@@ -65,8 +72,8 @@ struct Migration<'a> {
     options: &'a CassandraOptions,
     plan: &'a MigratePlan,
     session: Session,
-    /// Through whom every change goes.
-    coordinator: Arc<dyn LoadBalancingPolicy>,
+    /// Through whom every change goes; any node at first.
+    coordinator: Option<Arc<dyn LoadBalancingPolicy>>,
     flavour: Flavour,
     /// The keyspace's replication, if it was there already.
     replication: Option<BTreeMap<String, String>>,
@@ -76,17 +83,8 @@ struct Migration<'a> {
 impl<'a> Migration<'a> {
     async fn begin(options: &'a CassandraOptions, plan: &'a MigratePlan) -> Result<Self, StoreError> {
         let session = session::connect(options).await?;
-        let coordinator =
-            coordinator(&session).ok_or_else(|| StoreError::Unavailable(format!("{}: no node is connected", options.place())))?;
-        let mut migration = Self {
-            options,
-            plan,
-            session,
-            coordinator,
-            flavour: Flavour::of(""),
-            replication: None,
-            datacenter: options.datacenter.clone(),
-        };
+        let (datacenter, flavour) = (options.datacenter.clone(), Flavour::of(""));
+        let mut migration = Self { options, plan, session, coordinator: None, flavour, replication: None, datacenter };
         let result = migration.run("SELECT release_version FROM system.local WHERE key = 'local'", ()).await?;
         migration.flavour = Flavour::of(&first::<(String,)>(result, "system.local")?.unwrap_or_default().0);
         let query = "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = ?";
@@ -96,7 +94,38 @@ impl<'a> Migration<'a> {
             migration.datacenter = migration.only_datacenter(session::datacenters(&migration.session))?;
         }
         session::use_datacenter(&migration.session, migration.datacenter.as_deref());
+        if migration.replication.is_none() {
+            migration.wait_for_nodes().await?;
+        }
+        let nobody = || StoreError::Unavailable(format!("{}: no node is connected", options.place()));
+        migration.coordinator = Some(coordinator(&migration.session).ok_or_else(nobody)?);
         Ok(migration)
+    }
+
+    /// Waits until the data centre has as many nodes as there are to be copies: a cluster that has just started does not know itself yet.
+    async fn wait_for_nodes(&self) -> Result<(), StoreError> {
+        let (datacenter, wanted) = (self.datacenter.as_deref().unwrap_or_default(), self.plan.replication);
+        let deadline = Instant::now() + NODES_PATIENCE;
+        loop {
+            let state = self.session.get_cluster_state();
+            let nodes = state.get_nodes_info().iter().filter(|node| node.datacenter.as_deref() == Some(datacenter));
+            let (all, connected) = nodes.fold((0u32, 0u32), |(all, connected), node| (all + 1, connected + u32::from(node.is_connected())));
+            if all >= wanted && connected == all {
+                return Ok(());
+            }
+            if Instant::now() >= deadline && all >= wanted {
+                tracing::warn!(datacenter, nodes = all, connected, "not all nodes are there; the migration goes on");
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let nodes = if all == 1 { "1 node".to_owned() } else { format!("{all} nodes") };
+                let detail = format!("data centre {datacenter} has {nodes}, too few for replication {wanted}; add nodes or ask for less");
+                return Err(self.options.cannot_open(detail));
+            }
+            tokio::time::sleep(NODES_POLL).await;
+            // What cannot be asked now is asked again.
+            let _ = self.session.refresh_metadata().await;
+        }
     }
 
     /// The cluster's data centre, if there is one only. A keyspace that its operator made may lie in several.
@@ -116,12 +145,6 @@ impl<'a> Migration<'a> {
             return Ok(format!("keyspace {name}: is there"));
         }
         let datacenter = self.datacenter.as_deref().unwrap_or_default();
-        let state = self.session.get_cluster_state();
-        let nodes = state.get_nodes_info().iter().filter(|node| node.datacenter.as_deref() == Some(datacenter)).count();
-        if u32::try_from(nodes).is_ok_and(|nodes| nodes < wanted) {
-            let detail = format!("data centre {datacenter} has {nodes} nodes, too few for replication {wanted}; add nodes or ask for less");
-            return Err(self.options.cannot_open(detail));
-        }
         self.change(schema::create_keyspace(name, datacenter, wanted)).await?;
         Ok(format!("keyspace {name}: made, with {wanted} copies of each row in data centre {datacenter}"))
     }
@@ -183,20 +206,34 @@ impl<'a> Migration<'a> {
         self.run(&cql, ()).await.map(drop)
     }
 
+    /// Asks, and asks again for a while if that may help: conditional writes of two migrations at once get into each other's way.
     async fn run(&self, cql: &str, values: impl SerializeRow) -> Result<QueryResult, StoreError> {
         let mut statement = Statement::new(cql);
-        statement.set_load_balancing_policy(Some(Arc::clone(&self.coordinator)));
+        statement.set_load_balancing_policy(self.coordinator.clone());
         statement.set_request_timeout(Some(CHANGE_TIMEOUT));
         statement.set_serial_consistency(Some(session::serial_consistency(self.datacenter.as_deref())));
-        self.session.query_unpaged(statement, values).await.map_err(|error| {
+        let mut attempt = 1;
+        loop {
+            let error = match self.session.query_unpaged(statement.clone(), &values).await {
+                Ok(result) => return Ok(result),
+                Err(error) => Failure::from(error).error,
+            };
             let first_line = cql.lines().next().unwrap_or_default();
-            match Failure::from(error).error {
-                StoreError::Unavailable(detail) => StoreError::Unavailable(format!("{first_line}: {detail}")),
-                StoreError::Failed(detail) => StoreError::Failed(format!("{first_line}: {detail}")),
-                other => other,
+            match error {
+                StoreError::Unavailable(_) if attempt < ATTEMPTS => tokio::time::sleep(backoff::delay(attempt, jitter())).await,
+                StoreError::Unavailable(detail) => return Err(StoreError::Unavailable(format!("{first_line}: {detail}"))),
+                StoreError::Failed(detail) => return Err(StoreError::Failed(format!("{first_line}: {detail}"))),
+                other => return Err(other),
             }
-        })
+            attempt += 1;
+        }
     }
+}
+
+/// Differs between processes that failed together.
+fn jitter() -> f64 {
+    let random = RandomState::new().hash_one(());
+    f64::from(u16::try_from(random % 1_000).unwrap_or_default()) / 1_000.0
 }
 
 /// Requests to the connected node with the least host id.
