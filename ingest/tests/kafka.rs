@@ -254,7 +254,7 @@ async fn a_topic_that_was_made_again_fails_the_log() {
     let failed = log.on_failure();
     assert!(admin().delete_topics(&[&options.topic], &AdminOptions::new()).await.unwrap()[0].is_ok());
     let (making, again) = (options.clone(), spec(&options.topic, 2));
-    until("it is made again", SOON, move || create(&making, &[again.clone()]).is_ok()).await;
+    until("it is made again", SOON, move || create(&making, std::slice::from_ref(&again)).is_ok()).await;
     let cause = tokio::time::timeout(SOON, failed).await.unwrap();
     assert!(cause.contains("made again"), "{cause}");
     assert!(matches!(log.append(A, vec![numbered(0)]).await, Err(LogError::Failed(_))));

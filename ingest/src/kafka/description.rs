@@ -32,13 +32,14 @@ pub(super) struct Description {
 
 /// The topic of the options, which is to exist.
 pub(super) fn describe_existing<C: ClientContext>(client: &Client<C>, options: &KafkaOptions) -> Result<Description, LogError> {
-    let described = describe(client, &options.topic, ANSWER_WITHIN);
-    match described.map_err(|code| LogError::Unavailable(format!("{} does not describe its topics: {code}", options.brokers)))? {
-        None => Err(options.refused("there is no such topic; `tallymark migrate` makes it")),
-        Some(description) if description.id == NO_ID => {
+    match describe(client, &options.topic, ANSWER_WITHIN) {
+        Err(code @ RDKafkaErrorCode::TopicAuthorizationFailed) => Err(options.refused(format!("{code}; allow Describe on the topic"))),
+        Err(code) => Err(LogError::Unavailable(format!("{} does not describe its topics: {code}", options.brokers))),
+        Ok(None) => Err(options.refused("there is no such topic; `tallymark migrate` makes it")),
+        Ok(Some(description)) if description.id == NO_ID => {
             Err(options.refused("the cluster gives its topics no ids; it must be Kafka 2.8 or later"))
         }
-        Some(description) => Ok(description),
+        Ok(Some(description)) => Ok(description),
     }
 }
 

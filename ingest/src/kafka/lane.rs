@@ -26,6 +26,10 @@ const LOOK_UP_EVERY: Duration = Duration::from_millis(200);
 
 /// A place in a partition. At most one of each consumer is assigned the partition.
 pub(super) struct Lane {
+    /// Which of the log's consumers fills it.
+    pub(super) slot: usize,
+    /// Whether it was last read without patience.
+    pub(super) folds: bool,
     consumer: Arc<BaseConsumer<Context>>,
     topic: Arc<str>,
     partition: i32,
@@ -50,8 +54,8 @@ pub(super) enum Trouble {
 }
 
 impl Lane {
-    pub(super) fn new(consumer: Arc<BaseConsumer<Context>>, topic: Arc<str>, partition: i32) -> Self {
-        Self { consumer, topic, partition, queue: None, stands: None, used: Instant::now() }
+    pub(super) fn new(slot: usize, consumer: Arc<BaseConsumer<Context>>, topic: Arc<str>, partition: i32) -> Self {
+        Self { slot, folds: false, consumer, topic, partition, queue: None, stands: None, used: Instant::now() }
     }
 
     /// Whether the next record that it lends is the first at or after `from`.

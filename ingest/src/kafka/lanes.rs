@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! read(source, from) ──> a lane of the source that stands at `from` ──> else one that is idle, a new one, or the longest unread
-//! consumer 0: a lane of each source (the folds')   consumers 1 to 3: further lanes (a tap, an import, a replay)
+//! consumer 0: a lane of each source, for folds (they read without patience)
+//! consumers 1 to 3: further lanes, for whoever reads (a warm-up, a tap, an import, a replay)
 //! a client without lanes: where a source ends, what the topic is (a broker answers a connection in order, and fetches wait)
 //! ```
 //!
 //! A lane is taken out of its source's place while it is read, so that readers share no lock on the way of the records. Consumers
 //! are made when they are first needed. A lane that nobody reads stops fetching after a while.
 
+use std::num::NonZeroU32;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock};
@@ -24,6 +26,7 @@ use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionList};
 use schemas::{Millis, Offset, Record, Source};
 
 use super::context::Context;
+use super::description::{Description, describe_existing};
 use super::failure::Failure;
 use super::growth::Growth;
 use super::lane::{Lane, Trouble};
@@ -33,11 +36,13 @@ use crate::log::{Ends, LogError, ReadLimit};
 
 /// How many readers of one source have a lane of their own.
 const SLOTS: usize = 4;
+/// The slot that only readers without patience use: those with patience cannot keep a fold waiting, however many they are.
+const FOLDS: usize = 0;
 /// A lane unread for so long is another reader's for the taking.
 const SPARE_AFTER: Duration = Duration::from_secs(3);
 /// A lane unread for so long stops fetching.
 const REST_AFTER: Duration = Duration::from_secs(30);
-/// A reader without patience may still wait so long for a lane when all are being read.
+/// How long a reader without patience waits for a lane when all are being read.
 const LANE_WITHIN: Duration = Duration::from_millis(100);
 
 /// All lanes and the consumers that fill them.
@@ -48,6 +53,8 @@ pub(super) struct Lanes {
     growth: Arc<Growth>,
     places: RwLock<Vec<Arc<Place>>>,
     asker: Feed,
+    /// How many partitions the topic had when it was opened.
+    partitions: NonZeroU32,
     feeds: [OnceLock<Feed>; SLOTS],
     starting: Mutex<()>,
 }
@@ -74,9 +81,14 @@ struct Feed {
 }
 
 impl Lanes {
-    pub(super) fn connect(options: &KafkaOptions, failure: &Failure) -> Result<Self, LogError> {
-        Ok(Self {
-            asker: Feed::start(options, &options.asking(), failure)?,
+    /// Lanes in the topic, with what is known of it.
+    pub(super) fn connect(options: &KafkaOptions, failure: &Failure) -> Result<(Self, Description), LogError> {
+        let asker = Feed::start(options, &options.asking(), failure)?;
+        let description = describe_existing(asker.consumer.client(), options)?;
+        let partitions = description.partitions;
+        let lanes = Self {
+            asker,
+            partitions,
             options: options.clone(),
             topic: options.topic.as_str().into(),
             failure: failure.clone(),
@@ -84,7 +96,8 @@ impl Lanes {
             places: RwLock::default(),
             feeds: Default::default(),
             starting: Mutex::new(()),
-        })
+        };
+        Ok((lanes, description))
     }
 
     /// Asks the cluster something.
@@ -94,8 +107,8 @@ impl Lanes {
 
     /// Has the consumers learn of partitions that were added.
     pub(super) fn refresh(&self) -> bool {
-        let feeds = self.feeds.iter().filter_map(OnceLock::get).chain([&self.asker]);
-        feeds.map(|feed| feed.consumer.fetch_metadata(Some(&self.topic), ANSWER_WITHIN).is_ok()).fold(true, |all, one| all && one)
+        let mut feeds = self.feeds.iter().filter_map(OnceLock::get).chain([&self.asker]);
+        feeds.all(|feed| feed.consumer.fetch_metadata(Some(&self.topic), ANSWER_WITHIN).is_ok())
     }
 
     pub(super) fn wait(&self, seen: u64, timeout: Duration) -> u64 {
@@ -149,7 +162,7 @@ impl Lanes {
             Some(ends.end)
         };
         let place = self.place(source)?;
-        let mut lane = self.take(&place, source, from, limit.patience)?;
+        let Some(mut lane) = self.take(&place, source, from, limit.patience)? else { return Ok(from) };
         let (next, trouble) = lane.lend(from, until, limit, each);
         let result = match trouble {
             None => Ok(next),
@@ -158,6 +171,7 @@ impl Lanes {
                 self.answer_to(trouble, source, from, next, until)
             }
         };
+        lane.folds = until.is_none();
         place.put(lane);
         self.failure.check()?;
         match (result, until) {
@@ -213,30 +227,30 @@ impl Lanes {
         places.get(index).map(Arc::clone).ok_or(LogError::NoSource(source))
     }
 
-    /// Takes a lane that stands at `from`.
-    fn take(&self, place: &Place, source: Source, from: Offset, patience: Duration) -> Result<Lane, LogError> {
+    /// Takes a lane that stands at `from`. A reader without patience that would have to wait for one gets none.
+    fn take(&self, place: &Place, source: Source, from: Offset, patience: Duration) -> Result<Option<Lane>, LogError> {
+        let patient = !patience.is_zero();
         let mut parked = lock(&place.parked);
-        let deadline = Instant::now() + patience.clamp(LANE_WITHIN, ANSWER_WITHIN);
+        let deadline = Instant::now().checked_add(patience.max(LANE_WITHIN));
         let (mut lane, standing) = loop {
-            if let Some(at) = parked.lanes.iter().position(|lane| lane.stands_at(from)) {
-                break (parked.lanes.swap_remove(at), true);
+            if let Some(found) = parked.find(from, patient) {
+                break found;
             }
-            if let Some(lane) = parked.take_spare(Instant::now()) {
-                break (lane, false);
-            }
-            if let Some(slot) = parked.made.iter().position(|made| !made) {
-                let lane = Lane::new(self.consumer(slot)?, Arc::clone(&self.topic), partition(source)?);
-                if let Some(made) = parked.made.get_mut(slot) {
-                    *made = true;
+            if let Some(slot) = parked.make(patient) {
+                match self.consumer(slot) {
+                    Ok(consumer) => break (Lane::new(slot, consumer, Arc::clone(&self.topic), partition(source)?), false),
+                    Err(error) => {
+                        parked.unmake(slot);
+                        return Err(error);
+                    }
                 }
+            }
+            if let Some(lane) = parked.take_longest_unread(patient) {
                 break (lane, false);
             }
-            if let Some(lane) = parked.take_longest_unread() {
-                break (lane, false);
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.map_or(ANSWER_WITHIN, |deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_zero() {
-                return Err(LogError::Unavailable(format!("source {source} has {SLOTS} readers already")));
+                return if patient { Err(LogError::Unavailable(format!("source {source} has {SLOTS} readers already"))) } else { Ok(None) };
             }
             parked = place.returned.wait_timeout(parked, left).unwrap_or_else(PoisonError::into_inner).0;
         };
@@ -245,7 +259,7 @@ impl Lanes {
             place.put(lane);
             return Err(error);
         }
-        Ok(lane)
+        Ok(Some(lane))
     }
 
     fn consumer(&self, slot: usize) -> Result<Arc<BaseConsumer<Context>>, LogError> {
@@ -253,7 +267,7 @@ impl Lanes {
         let cell = self.feeds.get(slot).ok_or_else(missing)?;
         let _one = lock(&self.starting);
         if cell.get().is_none() {
-            let _ = cell.set(Feed::start(&self.options, &self.options.consumer(), &self.failure)?);
+            let _ = cell.set(Feed::start(&self.options, &self.options.consumer(self.partitions), &self.failure)?);
         }
         cell.get().map(|feed| Arc::clone(&feed.consumer)).ok_or_else(missing)
     }
@@ -272,21 +286,48 @@ impl Place {
     fn put(&self, mut lane: Lane) {
         lane.used = Instant::now();
         lock(&self.parked).lanes.push(lane);
-        self.returned.notify_one();
+        self.returned.notify_all();
     }
 }
 
 impl Parked {
-    /// A lane that stands nowhere or that nobody has read for a while.
-    fn take_spare(&mut self, now: Instant) -> Option<Lane> {
-        let at = self.lanes.iter().position(|lane| !lane.stands() || lane.is_unread(now, SPARE_AFTER))?;
+    /// A lane that stands at `from`, with true; else one that stands nowhere or that nobody has read for a while.
+    fn find(&mut self, from: Offset, patient: bool) -> Option<(Lane, bool)> {
+        if let Some(lane) = self.take(patient, |lane| lane.stands_at(from)) {
+            return Some((lane, true));
+        }
+        let now = Instant::now();
+        self.take(patient, |lane| !lane.stands() || lane.is_unread(now, SPARE_AFTER)).map(|lane| (lane, false))
+    }
+
+    fn take(&mut self, patient: bool, fits: impl Fn(&Lane) -> bool) -> Option<Lane> {
+        let at = self.lanes.iter().position(|lane| may_take(lane, patient) && fits(lane))?;
         Some(self.lanes.swap_remove(at))
     }
 
-    fn take_longest_unread(&mut self) -> Option<Lane> {
-        let (at, _) = self.lanes.iter().enumerate().min_by_key(|(_, lane)| lane.used)?;
+    /// The lane that has been left alone the longest; never a fold's for one with patience.
+    fn take_longest_unread(&mut self, patient: bool) -> Option<Lane> {
+        let candidates = self.lanes.iter().enumerate().filter(|(_, lane)| may_take(lane, patient) && !(patient && lane.folds));
+        let (at, _) = candidates.min_by_key(|(_, lane)| lane.used)?;
         Some(self.lanes.swap_remove(at))
     }
+
+    /// Claims a slot that has no lane yet.
+    fn make(&mut self, patient: bool) -> Option<usize> {
+        let (slot, made) = self.made.iter_mut().enumerate().find(|(slot, made)| !**made && !(patient && *slot == FOLDS))?;
+        *made = true;
+        Some(slot)
+    }
+
+    fn unmake(&mut self, slot: usize) {
+        if let Some(made) = self.made.get_mut(slot) {
+            *made = false;
+        }
+    }
+}
+
+const fn may_take(lane: &Lane, patient: bool) -> bool {
+    !(patient && lane.slot == FOLDS)
 }
 
 impl Feed {

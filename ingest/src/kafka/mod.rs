@@ -82,8 +82,8 @@ impl KafkaLog {
     pub fn open(options: KafkaOptions) -> Result<Self, LogError> {
         options.check()?;
         let failure = Failure::new();
-        let lanes = Arc::new(Lanes::connect(&options, &failure)?);
-        let description = lanes.ask(|client| description::describe_existing(client, &options))?;
+        let (lanes, description) = Lanes::connect(&options, &failure)?;
+        let lanes = Arc::new(lanes);
         let cluster = lanes.ask(|client| client.fetch_cluster_id(ANSWER_WITHIN));
         let cluster = cluster.ok_or_else(|| LogError::Unavailable(format!("{} does not tell its cluster id", options.brokers)))?;
         let record_bytes_max = topics::check_settings(&options, description.replication)?;

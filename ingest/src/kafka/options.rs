@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -37,6 +38,9 @@ const NOT_HERE: &[(&str, &str)] = &[
     ("metadata.broker.list", "it is the option `brokers`"),
     ("transactional.id", "the log needs no transactions"),
 ];
+
+/// How much fetched and unread records may take, in KiB, of all partitions that one consumer reads; at least 1 MiB and at most 8 MiB each.
+const FETCHED_KIB_MAX: u32 = 256 << 10;
 
 /// How often a client looks for new partitions and leaders unless told otherwise, in ms.
 const REFRESH_MS: &str = "5000";
@@ -83,7 +87,7 @@ impl KafkaOptions {
                 return Err(self.refused(format!("the property {key} cannot be set: {why}")));
             }
         }
-        self.consumer().create_native_config().map(drop).map_err(|error| self.refused_property(&error))?;
+        self.consumer(NonZeroU32::MIN).create_native_config().map(drop).map_err(|error| self.refused_property(&error))?;
         self.producer(1 << 20).create_native_config().map(drop).map_err(|error| self.refused_property(&error))
     }
 
@@ -92,15 +96,18 @@ impl KafkaOptions {
         self.with_properties(self.base())
     }
 
-    /// A client whose partitions and positions are given by hand.
-    pub(super) fn consumer(&self) -> ClientConfig {
+    /// A client whose partitions and positions are given by hand, for a topic of `partitions` partitions.
+    pub(super) fn consumer(&self, partitions: NonZeroU32) -> ClientConfig {
         let mut config = self.consuming();
         // At an idle partition a fetch lasts so long, and a reader that wants another position waits for it.
         config.set("fetch.wait.max.ms", "100").set("fetch.error.backoff.ms", "100");
         // The default of a second starves a fold that has emptied its queue.
         config.set("fetch.queue.backoff.ms", "5");
         // Of each partition, as each has a queue of its own.
-        config.set("queued.max.messages.kbytes", "8192").set("check.crcs", "true");
+        let fetched_kib = (FETCHED_KIB_MAX / partitions).clamp(1 << 10, 8 << 10);
+        config.set("queued.max.messages.kbytes", fetched_kib.to_string()).set("check.crcs", "true");
+        // A small record takes half a KiB beside its bytes while it waits: the default of 100,000 would be most of the memory.
+        config.set("queued.min.messages", "20000");
         self.with_properties(config)
     }
 

@@ -26,6 +26,8 @@ use crate::log::LogError;
 
 /// The least that a topic must take in one message: what the collector makes, with what surrounds it.
 const MESSAGE_BYTES_MIN: usize = 1_000_000;
+/// The most that this process appends in one message, whatever the topic takes: readers hold a whole one in memory.
+const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// What a topic that is made here takes.
 const MESSAGE_BYTES_MADE: &str = "2097152";
 /// How long a new topic may take to have leaders.
@@ -183,7 +185,8 @@ pub(super) fn check_settings(options: &KafkaOptions, replication: usize) -> Resu
             mending(options, &[(wrong.0, wrong.1.to_owned())])
         )));
     }
-    Ok(settings.get("max.message.bytes").and_then(|value| value.parse().ok()).unwrap_or(MESSAGE_BYTES_MIN))
+    let bytes_max = settings.get("max.message.bytes").and_then(|value| value.parse().ok());
+    Ok(bytes_max.unwrap_or(MESSAGE_BYTES_MIN).min(MESSAGE_BYTES_MAX))
 }
 
 type Refused = ((&'static str, &'static str), &'static str);
