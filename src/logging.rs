@@ -8,8 +8,8 @@ use crate::config::{LogFormat, Settings};
 
 /// Begins to write messages of the configured level and format. A second call changes nothing.
 pub(crate) fn start(settings: &Settings) {
-    // The storage engine tells at `info` what only its authors want to know.
-    let filter = EnvFilter::new(format!("{},fjall=warn,lsm_tree=warn", settings.log_level));
+    // The storage engine and the driver tell at `info` what only their authors want to know.
+    let filter = EnvFilter::new(format!("{},fjall=warn,lsm_tree=warn,scylla=warn", settings.log_level));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let started = match settings.log_format {
         LogFormat::Text => builder.with_target(false).try_init(),

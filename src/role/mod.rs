@@ -165,7 +165,7 @@ async fn prove_writable(role: Role, log: &dyn EventLog, settings: &Settings) -> 
     match log.append(Source(0), vec![NewRecord::tick()]).await {
         Ok(_) => Ok(()),
         // Brokers that are away now are a matter of readiness.
-        Err(error @ (LogError::Unavailable(_) | LogError::Busy { .. })) => {
+        Err(error @ (LogError::Unavailable(_) | LogError::Busy { .. })) if !lacks_a_right(&error) => {
             tracing::warn!(%error, "whether this process may write to the log is not known yet");
             Ok(())
         }
@@ -174,6 +174,11 @@ async fn prove_writable(role: Role, log: &dyn EventLog, settings: &Settings) -> 
             Err(RoleError::NoWrite { role: role.name(), topic, brokers, error })
         }
     }
+}
+
+/// Whether a broker's words say that a right is missing: a refusal that may end as soon as somebody grants it, and not before.
+fn lacks_a_right(error: &LogError) -> bool {
+    error.to_string().to_ascii_lowercase().contains("authorization failed")
 }
 
 #[cfg(test)]
