@@ -3,11 +3,13 @@
 #![cfg(feature = "cassandra")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use aggregator::cassandra::{CassandraOptions, CassandraStore, MigratePlan, migrate};
+use aggregator::cassandra::{CassandraOptions, CassandraStore, MigratePlan, TlsFiles, migrate};
 use aggregator::conformance::{self, Store};
 use aggregator::{CountStore, Slice, StoreError};
 use proptest::prelude::*;
@@ -16,7 +18,7 @@ use proptest::test_runner::TestRunner;
 use schemas::{CellKey, Counts, Dimension, Entity, FoldSettings, LogId, Mark, Millis, Minute, Offset, Row, Source, Stamp, StoredRow, Tier};
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
-use test_servers::{CassandraCluster, CassandraPlan};
+use test_servers::{CassandraCluster, CassandraPlan, Proxy};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -89,7 +91,7 @@ async fn migrations_may_be_repeated_and_run_at_once() {
         return;
     }
     let (options, plan) = (options(), plan());
-    let (text, _) = (refusal(open(&options).await).1, ());
+    let (_, text) = refusal(open(&options).await);
     assert!(text.contains("tallymark migrate"), "{text}");
     let outcomes = futures_util::future::join_all((0..4).map(|_| migrate(&options, &plan))).await;
     outcomes.into_iter().for_each(|outcome| assert!(!outcome.unwrap().is_empty()));
@@ -224,6 +226,20 @@ async fn of_writes_within_a_microsecond_the_last_stays() {
     assert_eq!(store.write_limit(), 32, "what never filled the limit does not raise it");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn many_rows_try_out_what_the_cluster_bears() {
+    if test_servers::skipped() {
+        return;
+    }
+    let store = made(&options()).await;
+    let before = store.write_limit();
+    let rows: Vec<_> = (0..5_000).map(|n| (conformance::minute(&format!("v{n}"), 0, 0), conformance::row(1, n))).collect();
+    let started = Instant::now();
+    store.write_rows(Arc::new(rows)).await.unwrap();
+    println!("5,000 rows of as many partitions in {:?}; limit {}", started.elapsed(), store.write_limit());
+    assert!(store.write_limit() > before, "{}", store.write_limit());
+}
+
 fn cells() -> impl Strategy<Value = Vec<(CellKey, StoredRow)>> {
     let counts = || any::<[i64; 3]>().prop_map(|[gross, valid, engaged]| Counts { gross, valid, engaged });
     let offset = || (0..=i64::MAX).prop_map(|offset| Offset(offset.cast_unsigned()));
@@ -290,20 +306,65 @@ async fn no_write_leaves_a_tombstone() {
     }
 }
 
+/// Makes an authority, and a certificate that it signs for an address: `ca.pem`, `node.p12` and, of a stranger, `other.pem`. Java's own tool
+/// does it, which is there where Cassandra runs.
+fn make_certificates(dir: &Path, address: &str) {
+    let keytool = |args: &[&str]| {
+        let common = ["-storepass", "secret", "-storetype", "PKCS12"];
+        let done = Command::new("keytool").args(args).args(common).current_dir(dir).output().unwrap();
+        assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stdout));
+    };
+    for (authority, store, pem) in [("CN=ca", "ca.p12", "ca.pem"), ("CN=other", "other.p12", "other.pem")] {
+        keytool(&["-genkeypair", "-alias", "ca", "-dname", authority, "-ext", "bc:c=ca:true", "-keyalg", "EC", "-keystore", store]);
+        keytool(&["-exportcert", "-alias", "ca", "-rfc", "-file", pem, "-keystore", store]);
+    }
+    let name = format!("san=ip:{address}");
+    keytool(&["-genkeypair", "-alias", "node", "-dname", "CN=node", "-keyalg", "EC", "-keystore", "node.p12"]);
+    keytool(&["-certreq", "-alias", "node", "-file", "node.csr", "-keystore", "node.p12"]);
+    keytool(&["-gencert", "-alias", "ca", "-ext", &name, "-rfc", "-infile", "node.csr", "-outfile", "node.pem", "-keystore", "ca.p12"]);
+    keytool(&["-importcert", "-noprompt", "-alias", "ca", "-file", "ca.pem", "-keystore", "node.p12"]);
+    keytool(&["-importcert", "-noprompt", "-alias", "node", "-file", "node.pem", "-keystore", "node.p12"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_login_is_said_and_a_right_one_works() {
+async fn a_wrong_login_or_authority_is_said_and_the_right_ones_work() {
     if test_servers::skipped() {
         return;
     }
-    let plan_with_passwords = CassandraPlan { nodes: 1, proxies: false, passwords: true, yaml: String::new() };
-    let cluster = tokio::task::spawn_blocking(move || CassandraCluster::with(&plan_with_passwords)).await.unwrap();
-    let bare = options_at(&cluster.contact());
+    let dir = tempfile::tempdir().unwrap();
+    // The address is known before the node runs; a certificate is for an address.
+    let [x, y, ..] = std::process::id().to_be_bytes().map(|byte| byte % 100 + 1);
+    let address = format!("127.{}.{x}.{y}", 90 + std::process::id() % 30);
+    make_certificates(dir.path(), &address);
+    let store = dir.path().join("node.p12");
+    let yaml = format!(
+        "broadcast_rpc_address: {address}\nclient_encryption_options: {{enabled: true, optional: true, keystore: {}, \
+         keystore_password: secret, store_type: PKCS12}}\n",
+        store.display()
+    );
+    let asked = CassandraPlan { nodes: 1, proxies: false, passwords: true, yaml };
+    let cluster = tokio::task::spawn_blocking(move || CassandraCluster::with(&asked)).await.unwrap();
+    let port = cluster.contact().rsplit_once(':').unwrap().1.to_owned();
+    let proxy = Proxy::at(&format!("{address}:{port}"), &cluster.contact()).unwrap();
+
+    let bare = options_at(&proxy.address());
     let (_, text) = refusal(migrate(&bare, &plan()).await);
     assert!(text.contains("cassandra_user"), "{text}");
     let login = |password: &str| CassandraOptions { user: Some("cassandra".into()), password: Some(password.into()), ..bare.clone() };
     let (_, text) = refusal(open(&login("guess")).await);
     assert!(text.contains("refused user cassandra") && !text.contains("guess"), "{text}");
     conformance::fill(Arc::new(made(&login("cassandra")).await)).await;
+
+    let trusting = |authority: &str, nodes: Vec<String>| {
+        let tls = TlsFiles { ca: dir.path().join(authority), certificate: None, key: None };
+        CassandraOptions { tls: Some(tls), nodes, ..login("cassandra") }
+    };
+    let store = open(&trusting("ca.pem", vec![proxy.address()])).await.unwrap();
+    conformance::is_filled(Arc::new(store)).await;
+    let (_, text) = refusal(open(&trusting("other.pem", vec![proxy.address()])).await);
+    assert!(text.contains("certificate"), "{text}");
+    let (_, text) = refusal(open(&trusting("ca.pem", vec![cluster.contact()])).await);
+    assert!(text.contains("certificate"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -59,8 +59,8 @@ async fn a_scan_finds_all_cells_and_conflicts_are_counted() {
     store.write_checkpoint(Source(0), conformance::checkpoint(1, 1)).await.unwrap();
     store.write_checkpoint(Source(0), conformance::checkpoint(1, 2)).await.unwrap();
     assert_eq!(store.conflicts(), 2);
-    assert_eq!(store.scan(Table::ByMinute).unwrap(), [(minute, conformance::row(1, 1))]);
-    assert_eq!(store.scan(Table::Rollup).unwrap(), [(hour, conformance::row(1, 2))]);
+    assert_eq!(store.scan(Table::ByMinute).collect::<Result<Vec<_>, _>>().unwrap(), [(minute, conformance::row(1, 1))]);
+    assert_eq!(store.scan(Table::Rollup).collect::<Result<Vec<_>, _>>().unwrap(), [(hour, conformance::row(1, 2))]);
 }
 
 #[test]

@@ -50,7 +50,7 @@ async fn judge(store: &EmbeddedStore) -> Result<Option<i64>, StoreError> {
         assert!(stamp >= covered.unwrap_or(i64::MIN), "{}: the checkpoint of round {covered:?} leads a cell of {stamp}", key(cell));
         assert!(row.is_none_or(|row| round(stamp).contains(&(key(cell), row))), "{}: {row:?} is no round's", key(cell));
     }
-    let scanned = [store.scan(Table::Rollup)?, store.scan(Table::ByMinute)?].concat();
+    let scanned = store.scan(Table::Rollup).chain(store.scan(Table::ByMinute)).collect::<Result<Vec<_>, _>>()?;
     assert_eq!(scanned.len(), rows.iter().flatten().count(), "a scan finds what reads find");
     let slice = Slice { entity: key(0).entity, tier: Tier::Hour, start: Minute(0), end: Minute(CELLS * 60) };
     assert_eq!(store.read_slice(slice).await?.len(), scanned.iter().filter(|(key, _)| key.bucket.tier == Tier::Hour).count());

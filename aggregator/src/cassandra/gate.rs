@@ -105,7 +105,7 @@ impl Permit<'_> {
         let mut state = self.gate.state();
         let running = state.running;
         match &outcome {
-            Ok(_) => state.limit.succeeded(running),
+            Ok(_) => state.limit.succeeded(self.started, running),
             Err(failure) if failure.overload => state.limit.overloaded(self.started, Instant::now()),
             Err(_) => {}
         }

@@ -27,9 +27,10 @@ impl Limit {
         self.current
     }
 
-    /// A request succeeded when `running` were under way, itself included. A limit that is not used up is not tried, and does not grow.
-    pub(super) fn succeeded(&mut self, running: u32) {
-        if running.saturating_mul(2) < self.current {
+    /// A request that began at `started` succeeded when `running` were under way, itself included. A limit that is not used up is not tried,
+    /// and does not grow.
+    pub(super) fn succeeded(&mut self, started: Instant, running: u32) {
+        if self.is_of_before(started) || running.saturating_mul(2) < self.current {
             return;
         }
         self.successes = self.successes.saturating_add(1);
@@ -41,12 +42,16 @@ impl Limit {
 
     /// A request that began at `started` found the cluster overloaded.
     pub(super) fn overloaded(&mut self, started: Instant, now: Instant) {
-        if self.cut_at.is_some_and(|cut_at| started <= cut_at) {
+        if self.is_of_before(started) {
             return;
         }
         self.current = (self.current / 2).max(1);
         self.successes = 0;
         self.cut_at = Some(now);
+    }
+
+    fn is_of_before(&self, started: Instant) -> bool {
+        self.cut_at.is_some_and(|cut_at| started <= cut_at)
     }
 }
 
@@ -56,18 +61,19 @@ mod tests {
 
     use super::*;
 
-    /// What becomes of a limit of `first`, at most 10: `+` is a success at the limit, `-` an overload in a new round, `=` one in the same.
+    /// What becomes of a limit of `first`, at most 10: `+` is a success at the limit, `-` an overload; `=` and `~` are an overload and a
+    /// success of what was sent before all cuts.
     fn after(first: u32, signs: &str) -> u32 {
         let (mut limit, start) = (Limit::new(first, 10), Instant::now());
         let mut now = start;
         for sign in signs.chars() {
+            now += Duration::from_millis(2);
+            let sent = now - Duration::from_millis(1);
             match sign {
-                '+' => limit.succeeded(limit.current()),
-                '-' => {
-                    now += Duration::from_millis(2);
-                    limit.overloaded(now - Duration::from_millis(1), now);
-                }
-                _ => limit.overloaded(start, now + Duration::from_millis(1)),
+                '+' => limit.succeeded(sent, limit.current()),
+                '-' => limit.overloaded(sent, now),
+                '~' => limit.succeeded(start, limit.current()),
+                _ => limit.overloaded(start, now),
             }
         }
         limit.current()
@@ -88,6 +94,8 @@ mod tests {
             (8, "-----", 1),
             (8, "-====", 4),
             (8, "-==-", 2),
+            (2, "-~~~~", 1),
+            (2, "-~+~", 2),
             (9, "-", 4),
             // A cut forgets the round's successes.
             (4, "+++-+", 2),
@@ -101,9 +109,9 @@ mod tests {
     #[test]
     fn a_limit_that_is_not_used_up_does_not_grow() {
         let mut limit = Limit::new(8, 100);
-        (0..1_000).for_each(|_| limit.succeeded(3));
+        (0..1_000).for_each(|_| limit.succeeded(Instant::now(), 3));
         assert_eq!(limit.current(), 8);
-        (0..8).for_each(|_| limit.succeeded(4));
+        (0..8).for_each(|_| limit.succeeded(Instant::now(), 4));
         assert_eq!(limit.current(), 9);
     }
 }
