@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use support::{Dice, Server, await_some, output, tallymark, text};
-use test_servers::KafkaCluster;
+use test_servers::{KafkaCluster, KafkaPlan};
 
 const SOURCES: usize = 4;
 const DAY_MS: u64 = 86_400_000;
@@ -170,10 +170,10 @@ fn assert_alike(many: &Server, one: &Server, feed: &Feed) {
 }
 
 /// A metric's values summed over its series with this label.
-fn metric(server: &Server, name: &str, label: &str) -> u64 {
+fn metric(server: &Server, name: &str, label: &str) -> f64 {
     let metrics = server.get("/metrics").text().unwrap();
     let lines = metrics.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));
-    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum()
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
 }
 
 /// Hands sources over and waits until others have them all; how long that took.
@@ -215,10 +215,17 @@ fn many_processes_count_what_one_counts_also_when_they_come_and_go() {
     for aggregator in [&first, &second] {
         let (running, events) = (metric(aggregator, "tallymark_source_running", ""), metric(aggregator, "tallymark_events_total", ""));
         eprintln!("an aggregator folds {running} sources and has read {events} events");
-        assert!((1..SOURCES as u64).contains(&running) && events > 100, "{running} {events}");
+        assert!(running == 2.0 && events > 100.0, "{running} {events}");
+        // What alerts are made of is there for each source.
+        for name in ["tallymark_lag_records", "tallymark_lag_seconds", "tallymark_checkpoint_age_seconds", "tallymark_freshness_seconds"] {
+            let shown = aggregator.get("/metrics").text().unwrap();
+            assert_eq!(shown.lines().filter(|line| line.starts_with(&format!("{name}{{"))).count(), 2, "{name} in {shown}");
+        }
     }
     let read = metric(&first, "tallymark_events_total", "") + metric(&second, "tallymark_events_total", "");
-    assert_eq!(read, query.json("/v1/status")["totals"]["tally"]["events"].as_u64().unwrap());
+    assert_eq!(read, query.json("/v1/status")["totals"]["tally"]["events"].as_f64().unwrap());
+    let shown = query.get("/metrics").text().unwrap();
+    assert_eq!(shown.lines().filter(|line| line.starts_with("tallymark_checkpoint_age_seconds{")).count(), SOURCES, "{shown}");
 
     // One is asked to go, another is killed; each time the rest is with the one that stays.
     send(&mut feed, 500);
@@ -285,6 +292,11 @@ fn events_of_any_producer_count_and_everything_runs_in_one_process_too() {
     assert!(server.stop().success());
     server.restart();
     assert_exact(&server, &feed);
+    let mut nowhere = Place { name: place.name.clone(), settings: place.settings.clone() };
+    let nodes = nowhere.settings.iter().position(|setting| setting == "--cassandra-nodes").unwrap();
+    nowhere.settings[nodes + 1] = "127.0.0.1:1".to_owned();
+    let refused = output(&nowhere.args(&["query", "--listen", "127.0.0.1:0"]));
+    assert!(refused.status.code() == Some(1) && text(&refused).contains("--cassandra-nodes host:port"), "{}", text(&refused));
     // Other rules than the counts were made by are refused.
     let other = output(&place.args(&["run", "--listen", "127.0.0.1:0", "--dedup-minutes", "3"]));
     assert!(other.status.code() == Some(1) && text(&other).contains("dedup_minutes"), "{}", text(&other));
@@ -340,4 +352,31 @@ fn readiness_and_status_tell_the_truth_when_kafka_does_not_answer() {
     }
     collector.post(&feed.events(200));
     assert_exact(&query, &feed);
+}
+
+#[test]
+fn a_process_that_may_not_write_is_told_at_its_start_which_right_it_lacks() {
+    if test_servers::skipped() {
+        return;
+    }
+    let property = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let authorizer = property("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer");
+    let properties = vec![authorizer, property("allow.everyone.if.no.acl.found", "true")];
+    let kafka = KafkaCluster::with(&KafkaPlan { nodes: 1, proxies: false, properties });
+    let place = Place::new("rights", &kafka);
+    place.migrate();
+    let grant = |operation: &str| {
+        let args = ["--add", "--allow-principal", "User:*", "--operation", operation, "--topic", &place.name];
+        kafka.tool("org.apache.kafka.tools.AclCommand", &args).unwrap();
+    };
+    ["Read", "Describe", "DescribeConfigs"].into_iter().for_each(grant);
+    for role in ["collect", "aggregate", "run"] {
+        let refused = output(&place.args(&[role, "--listen", "127.0.0.1:0"]));
+        let said = text(&refused);
+        assert!(refused.status.code() == Some(1) && said.contains("--operation Write") && said.contains(&place.name), "{role}: {said}");
+    }
+    // It needs no such right.
+    place.start("query", "reader");
+    grant("Write");
+    place.start("collect", "writer").post(&Feed::new().events(1));
 }
