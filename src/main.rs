@@ -9,6 +9,7 @@
 //! | [`role`] | `tallymark run`, `collect`, `aggregate`, `query`: composes the crates |
 //! | [`backends`] | opens log and store: on this machine's disk, or on Kafka and Cassandra |
 //! | [`migrate`] | `tallymark migrate`: topics and tables |
+//! | [`moving`] | `tallymark move`: takes the counts of one machine along |
 //! | [`serve`] | the HTTP server loop |
 //! | [`logging`] | the program's own messages |
 //! | [`config`] | settings: flags over environment over file over defaults |
@@ -23,6 +24,7 @@ mod config;
 mod import;
 mod logging;
 mod migrate;
+mod moving;
 mod role;
 mod serve;
 mod status;
@@ -108,6 +110,15 @@ Examples:
 Run it once before the first start and after each upgrade, with the settings that all parts get: `sources`, `spread`, `grace` and the
 like are fixed by it. It can be run again at any time; each line says what was done.")]
     Migrate(config::Given),
+    /// Take the counts of a data directory along to Kafka and Cassandra.
+    #[command(after_help = "\
+Example:
+  tallymark move --data ./data --kafka-brokers k1:9092 --cassandra-nodes c1:9042
+
+Stop the server on the data directory first (SIGTERM), and run `tallymark migrate`. Nothing is lost or counted twice: the old counts are
+added to the new ones, whether or not the new servers run already, and a move that was interrupted is made again. An event that was sent
+before and is sent again after the move counts twice, as the new log does not know it.")]
+    Move(config::Given),
     /// Import files of events (CSV or NDJSON, plain or gzip) into a server.
     Import(import::ImportArgs),
     /// Show what the log holds: decoded records, one a line.
@@ -132,6 +143,7 @@ fn main() -> ExitCode {
         Command::Aggregate(given) => on_runtime(role::run(Role::Aggregate, given)),
         Command::Query(given) => on_runtime(role::run(Role::Query, given)),
         Command::Migrate(given) => on_runtime(migrate::migrate(given)),
+        Command::Move(given) => on_runtime(moving::move_up(given)),
         Command::Import(args) => on_runtime(import::import(args)),
         Command::Tap(args) => on_runtime(tap::tap(args)),
         Command::Status(args) => on_runtime(status::status(args)),

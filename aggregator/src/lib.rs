@@ -10,6 +10,7 @@
 //! | [`fold`] | [`fold::Fold`]: what a record does to the cells. Pure |
 //! | [`recovery`] | where a fold begins again, and when it must not. Pure |
 //! | [`owner`] | [`owner::Owner`]: what to read, load and write next for one source. Pure |
+//! | [`ending`] | what a source that gets no more records leaves. Pure |
 //! | [`backoff`] | how long to wait before trying again. Pure |
 //! | [`worker`] | [`worker::Workers`]: the threads that act for owners |
 //! | [`store`] | [`CountStore`]: the seam to the store |
@@ -23,6 +24,7 @@ pub mod backoff;
 pub mod cassandra;
 pub mod conformance;
 pub mod embedded;
+pub mod ending;
 pub mod fold;
 pub mod metrics;
 pub mod owner;

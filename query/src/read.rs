@@ -38,12 +38,14 @@ impl Watermarks {
     pub fn of(checkpoints: &[(Source, Checkpoint)], sources: NonZeroU32) -> Self {
         let closed: BTreeMap<Source, Millis> = checkpoints.iter().map(|(source, checkpoint)| (*source, checkpoint.closed)).collect();
         let all_known = (0..sources.get()).all(|source| closed.contains_key(&Source(source)));
+        // Nothing waits for a source that has ended.
+        let running = || checkpoints.iter().map(|(_, checkpoint)| checkpoint).filter(|checkpoint| !checkpoint.has_ended());
         let least = |times: &mut dyn Iterator<Item = Millis>| times.min().filter(|at| all_known && *at != Millis::NEVER);
         let clock_of = |checkpoint: &Checkpoint| checkpoint.clock;
         let lateness_ms = checkpoints.iter().map(|(_, checkpoint)| checkpoint.settings.max_lateness_ms).max().unwrap_or_default();
         Self {
-            complete_through: least(&mut closed.values().copied()),
-            final_before: least(&mut checkpoints.iter().map(|(_, checkpoint)| clock_of(checkpoint))).map(|at| at.plus(-lateness_ms)),
+            complete_through: least(&mut running().map(|checkpoint| checkpoint.closed)),
+            final_before: least(&mut running().map(clock_of)).map(|at| at.plus(-lateness_ms)),
             clock: checkpoints.iter().map(|(_, checkpoint)| clock_of(checkpoint)).max().unwrap_or(Millis::NEVER),
             closed,
         }

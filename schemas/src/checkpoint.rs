@@ -152,7 +152,15 @@ pub struct Checkpoint {
 
 const CHECKPOINT_FORMAT: u8 = 1;
 
+/// The watermark of a source that has ended: it gets no more records, and all its minutes are rolled up.
+pub const ENDED: Millis = Millis(i64::MAX);
+
 impl Checkpoint {
+    /// Whether its source has ended: it counts, and nothing waits for it.
+    pub fn has_ended(&self) -> bool {
+        self.closed == ENDED
+    }
+
     /// The stored value.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![CHECKPOINT_FORMAT];

@@ -110,6 +110,26 @@ impl Place {
     }
 }
 
+/// The two ends of a move, and the log whose counts are moved.
+pub(crate) struct Moving {
+    pub(crate) log: Arc<dyn EventLog>,
+    pub(crate) from: aggregator::EmbeddedStore,
+    pub(crate) to: Arc<dyn CountStore>,
+}
+
+/// Opens what lies in the data directory and the cluster beside it; none if the settings name no cluster.
+///
+/// # Errors
+/// If one of them cannot be opened, as when a server still runs on the data directory.
+pub(crate) async fn open_both(settings: &Settings) -> Result<Option<Moving>, BackendError> {
+    if Place::of(settings)? == Place::Embedded {
+        return Ok(None);
+    }
+    let (logs, from) = embedded::open_existing(settings)?;
+    let to = open_cluster(settings, Needs { dead_letters: false, store: true }).await?;
+    Ok(to.store.map(|to| Moving { log: logs.events, from, to }))
+}
+
 /// Opens the embedded logs and the embedded store.
 ///
 /// # Errors

@@ -52,12 +52,19 @@ impl EmbeddedStore {
         Ok(Self(inner))
     }
 
-    /// Every cell of a table with its row, by key: for audits. Reads it whole into memory.
-    ///
-    /// # Errors
-    /// If any of it cannot be read.
-    pub fn scan(&self, table: Table) -> Result<Vec<(CellKey, StoredRow)>, StoreError> {
+    /// Every cell of a table with its row, by key: for audits and moves. Each may be one that cannot be read.
+    pub fn scan(&self, table: Table) -> impl Iterator<Item = Result<(CellKey, StoredRow), StoreError>> + '_ {
         self.0.scan(table)
+    }
+
+    /// Every video of which something is known.
+    pub fn videos(&self) -> impl Iterator<Item = Result<(String, VideoInfo), StoreError>> + '_ {
+        self.0.scan_notes(&self.0.videos, "video")
+    }
+
+    /// Every import.
+    pub fn imports(&self) -> impl Iterator<Item = Result<(String, ImportProgress), StoreError>> + '_ {
+        self.0.scan_notes(&self.0.imports, "import")
     }
 
     /// How often a row or checkpoint came with the stamp of the stored one and other bytes. Anything but 0 is a bug of an owner.

@@ -67,8 +67,8 @@ impl Inner {
         rows.collect()
     }
 
-    pub(super) fn scan(&self, table: Table) -> Result<Vec<(CellKey, StoredRow)>, StoreError> {
-        self.table(table).iter().map(|entry| self.cell(table, entry, &"a cell")).collect()
+    pub(super) fn scan(&self, table: Table) -> impl Iterator<Item = Result<(CellKey, StoredRow), StoreError>> + '_ {
+        self.table(table).iter().map(move |entry| self.cell(table, entry, &"a cell"))
     }
 
     fn cell(&self, table: Table, entry: fjall::Guard, what: &dyn Display) -> Result<(CellKey, StoredRow), StoreError> {
@@ -146,11 +146,20 @@ impl Inner {
             return Ok(None);
         }
         let Some(bytes) = self.get(notes, name.as_bytes(), &what)? else { return Ok(None) };
-        match bytes.split_first() {
-            Some((&NOTE_FORMAT, json)) => serde_json::from_slice(json).map(Some).map_err(|error| damaged(&what, &error)),
-            Some((format, _)) => Err(damaged(&what, &format!("format {format} is not known; was it written by a newer tallymark?"))),
-            None => Err(damaged(&what, &"no bytes")),
-        }
+        decode_note(&bytes, &what).map(Some)
+    }
+
+    pub(super) fn scan_notes<'a, T: DeserializeOwned>(
+        &'a self,
+        notes: &'a Keyspace,
+        kind: &'a str,
+    ) -> impl Iterator<Item = Result<(String, T), StoreError>> + 'a {
+        notes.iter().map(move |entry| {
+            let (name, bytes) = entry.into_inner().map_err(|error| self.fault(&kind, &error))?;
+            let name = std::str::from_utf8(&name).map_err(|error| damaged(&kind, &error))?.to_owned();
+            let note = decode_note(&bytes, &format!("{kind} {name}"))?;
+            Ok((name, note))
+        })
     }
 
     pub(super) fn write_note<T: Serialize>(&self, notes: &Keyspace, kind: &str, name: &str, note: &T) -> Result<(), StoreError> {
@@ -219,6 +228,14 @@ impl Inner {
 /// What the database takes as a key.
 const fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= NAME_BYTES
+}
+
+fn decode_note<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, StoreError> {
+    match bytes.split_first() {
+        Some((&NOTE_FORMAT, json)) => serde_json::from_slice(json).map_err(|error| damaged(&what, &error)),
+        Some((format, _)) => Err(damaged(&what, &format!("format {format} is not known; was it written by a newer tallymark?"))),
+        None => Err(damaged(&what, &"no bytes")),
+    }
 }
 
 fn decode_checkpoint(source: Source, bytes: &[u8]) -> Result<Checkpoint, StoreError> {

@@ -64,6 +64,8 @@ pub struct LogOptions {
     pub cache_bytes: u64,
     /// How many bytes of records the database gathers in memory before it writes a table. Fixed when the log is made.
     pub memtable_bytes: u64,
+    /// Open only a log that is there, with as many sources as it has.
+    pub existing: bool,
     /// Open even if records that were acknowledged are missing at the end, and forget that they were.
     pub accept_truncation: bool,
 }
@@ -71,7 +73,8 @@ pub struct LogOptions {
 impl LogOptions {
     /// A log in `dir` with `sources` sources and default sizes.
     pub fn new(dir: impl Into<PathBuf>, sources: NonZeroU32) -> Self {
-        Self { dir: dir.into(), sources, queue_bytes: 64 << 20, cache_bytes: 16 << 20, memtable_bytes: 16 << 20, accept_truncation: false }
+        let (queue_bytes, cache_bytes, memtable_bytes) = (64 << 20, 16 << 20, 16 << 20);
+        Self { dir: dir.into(), sources, queue_bytes, cache_bytes, memtable_bytes, existing: false, accept_truncation: false }
     }
 }
 

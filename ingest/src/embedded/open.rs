@@ -50,14 +50,17 @@ impl Drop for DirLock {
 
 pub(super) fn open(options: &LogOptions) -> Result<Opened, LogError> {
     let dir = Directory { path: &options.dir };
+    if options.existing && !dir.path.exists() {
+        return Err(dir.refuse("there is no such directory".into()));
+    }
     dir.make().map_err(|error| dir.refuse(format!("the directory cannot be made: {error}")))?;
     let lock = dir.lock()?;
     let (mut synced_end, noted) =
         SyncedEnd::open(&dir.path.join("synced-end")).map_err(|error| dir.refuse(format!("synced-end cannot be used: {error}")))?;
     let noted = dir.acknowledged(noted, options)?;
     let storage = dir.open_database(options, &noted)?;
-    let id = dir.identity(&storage, options.sources)?;
-    let (extents, append_time) = dir.extents(&storage, options.sources)?;
+    let (id, sources) = dir.identity(&storage, options)?;
+    let (extents, append_time) = dir.extents(&storage, sources)?;
     dir.check_whole(&extents, &noted)?;
     let ends: Vec<Offset> = extents.iter().map(Extent::end).collect();
     synced_end
@@ -150,24 +153,32 @@ impl Directory<'_> {
         Ok(())
     }
 
-    fn identity(&self, storage: &Storage, sources: NonZeroU32) -> Result<LogId, LogError> {
+    /// The log's name and how many sources it has, which may be what is asked for.
+    fn identity(&self, storage: &Storage, options: &LogOptions) -> Result<(LogId, NonZeroU32), LogError> {
+        let sources = options.sources;
         let stored = storage.metadata.get(IDENTITY_KEY).map_err(|error| self.refuse(cause(&error)))?;
         let Some(stored) = stored else {
             if storage.records.first_key_value().is_some() {
                 return Err(self.refuse("its identity is missing; restore the directory from a backup".into()));
             }
+            if options.existing {
+                return Err(self.refuse("there is no log in this directory".into()));
+            }
             let id = new_id();
             self.write_identity(storage, &id, sources).map_err(|error| self.refuse(cause(&error)))?;
-            return Ok(id);
+            return Ok((id, sources));
         };
         let (id, stored_sources) = decode_identity(&stored).map_err(|error| self.refuse(error.to_string()))?;
+        if let Some(stored_sources) = NonZeroU32::new(stored_sources).filter(|_| options.existing) {
+            return Ok((id, stored_sources));
+        }
         if stored_sources != sources.get() {
             return Err(self.refuse(format!(
                 "the log has {stored_sources} sources and {sources} were asked for; their number is fixed when a log is made: \
                  start with {stored_sources}, or with another data directory"
             )));
         }
-        Ok(id)
+        Ok((id, sources))
     }
 
     fn write_identity(&self, storage: &Storage, id: &LogId, sources: NonZeroU32) -> fjall::Result<()> {
