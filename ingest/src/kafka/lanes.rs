@@ -314,7 +314,7 @@ impl Parked {
 
     /// Claims a slot that has no lane yet.
     fn make(&mut self, patient: bool) -> Option<usize> {
-        let (slot, made) = self.made.iter_mut().enumerate().find(|(slot, made)| !**made && !(patient && *slot == FOLDS))?;
+        let (slot, made) = self.made.iter_mut().enumerate().find(|(slot, made)| !(**made || (patient && *slot == FOLDS)))?;
         *made = true;
         Some(slot)
     }

@@ -38,7 +38,7 @@ const LEADERS_WITHIN: Duration = Duration::from_secs(15);
 pub struct TopicSpec {
     /// Its name.
     pub name: String,
-    /// How many partitions it has: sources.
+    /// How many partitions it is made with: sources. It may have got more since.
     pub partitions: u32,
     /// How many brokers hold each partition.
     pub replication: u32,
@@ -77,7 +77,12 @@ pub fn create(options: &KafkaOptions, topics: &[TopicSpec]) -> Result<Vec<String
 fn ensure(admin: &AdminClient<Context>, options: &KafkaOptions, spec: &TopicSpec) -> Result<String, LogError> {
     if let Some(found) = look(admin, options)? {
         hold_to(options, spec, &found, &settings(admin, options)?)?;
-        return Ok(format!("topic {}: exists with {} partitions, as it should be", spec.name, found.partitions));
+        let more = if found.partitions.get() > spec.partitions {
+            format!("; {} were added, and producers go on choosing among {}", found.partitions.get() - spec.partitions, spec.partitions)
+        } else {
+            String::new()
+        };
+        return Ok(format!("topic {}: exists with {} partitions, as it should be{more}", spec.name, found.partitions));
     }
     let (partitions, replication) = match (i32::try_from(spec.partitions), i32::try_from(spec.replication)) {
         (Ok(partitions), Ok(replication)) => (partitions, replication),
@@ -112,7 +117,7 @@ fn wait_until_there(admin: &AdminClient<Context>, options: &KafkaOptions, spec: 
         });
         match found {
             Some(found) if led => return Ok(found),
-            Some(found) if found.partitions.get() != spec.partitions => return Ok(found),
+            Some(found) if found.partitions.get() < spec.partitions => return Ok(found),
             _ if Instant::now() >= deadline => {
                 return Err(LogError::Unavailable(format!("the new topic {} has no leaders yet", spec.name)));
             }
@@ -128,12 +133,6 @@ fn hold_to(options: &KafkaOptions, spec: &TopicSpec, found: &Description, settin
         let detail =
             format!("it has {} partitions and should have {}; `{}` adds them", found.partitions, spec.partitions, more(options, spec));
         return Err(options.refused(detail));
-    }
-    if found.partitions.get() > spec.partitions {
-        return Err(options.refused(format!(
-            "it has {0} partitions, which cannot become fewer: ask for {0} instead of {1}",
-            found.partitions, spec.partitions
-        )));
     }
     if replication != spec.replication {
         return Err(options.refused(format!(
