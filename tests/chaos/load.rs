@@ -1,4 +1,4 @@
-//! A steady load: producers that each send a batch every tenth of a second and send it again until it is acknowledged.
+//! A steady load: producers that each send a batch every 0.4 s and send it again until it is acknowledged.
 //!
 //! When acknowledgements stop for a while, the batches that were due follow at once: the rate holds on average.
 
@@ -17,10 +17,10 @@ use crate::support::{Dice, await_some};
 
 pub(crate) const VIDEOS: u64 = 24;
 pub(crate) const SPACES: u64 = 5;
-const PRODUCERS: u64 = 4;
-const INTERVAL: Duration = Duration::from_millis(100);
-/// Four of these each tenth of a second are 5,200 events a second.
-const BATCH: usize = 130;
+const PRODUCERS: u64 = 8;
+const INTERVAL: Duration = Duration::from_millis(400);
+/// Eight of these each 0.4 s are 5,200 events a second.
+const BATCH: usize = 260;
 /// Late events fall into so many minutes of the last day and a bit.
 const LATE_MINUTES: u64 = 40;
 

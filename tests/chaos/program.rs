@@ -79,11 +79,6 @@ impl Program {
         });
     }
 
-    /// What `/readyz` says, whatever its status; none if it does not answer.
-    pub(crate) fn readiness(&self) -> Option<String> {
-        client(5).get(self.url("/readyz")).send().ok()?.text().ok()
-    }
-
     /// `kill -9`.
     pub(crate) fn kill(&mut self) {
         self.process.take().unwrap().kill();
@@ -108,11 +103,6 @@ impl Program {
         let said = process.said();
         self.process = None;
         Some((status, said))
-    }
-
-    /// All that it has said since its last start.
-    pub(crate) fn said(&self) -> String {
-        read(&self.directory.join(format!("{}-{}.log", self.name, self.starts)))
     }
 
     /// Its memory (resident set) in MiB; 0 if it does not run.

@@ -85,6 +85,18 @@ pub(crate) fn migrate(name: &str) -> (bool, String) {
     (output.status.success(), text(&output))
 }
 
+/// Makes topic and keyspace.
+pub(crate) fn migrated(name: &str) {
+    let (mut done, mut said) = migrate(name);
+    for _ in 0..5 {
+        if !done {
+            Report::say(&format!("tallymark migrate failed and is tried again: {said}"));
+            (done, said) = migrate(name);
+        }
+    }
+    assert!(done, "tallymark migrate failed:\n{said}");
+}
+
 /// A topic, a keyspace, and processes that serve them.
 pub(crate) struct Scene {
     pub(crate) name: String,
@@ -176,8 +188,7 @@ impl Scene {
         };
         let (name, seed) = (format!("views{number}"), seed());
         let (kafka, _) = clusters();
-        let (done, said) = migrate(&name);
-        assert!(done, "tallymark migrate failed:\n{said}");
+        migrated(&name);
         let directory = tempfile::tempdir().unwrap();
         let settings = settings(&name);
         let program = |name: &str, role| Program::new(directory.path(), name, role, &settings);
@@ -253,11 +264,12 @@ impl Scene {
         self.probe.complain();
     }
 
-    /// From `struck` on answers may be old; waits until one is fresh.
-    pub(crate) fn struck(&mut self, struck: Instant) {
-        let seconds = self.probe.fresh_after(struck);
-        self.slowest = self.slowest.max(seconds);
+    /// From `struck` on answers may be old; waits until one is fresh: how long that took.
+    pub(crate) fn struck(&mut self, struck: Instant) -> Duration {
+        let fresh = self.probe.fresh_after(struck);
+        self.slowest = self.slowest.max(fresh);
         self.strikes += 1;
+        fresh
     }
 
     /// Waits until answers are fresh; no fault is blamed for it.
@@ -299,6 +311,23 @@ impl Scene {
         let status = get(self.query.address(), "/v1/status");
         let sources = status["sources"].as_array().unwrap();
         sources.iter().map(|source| source["owner"].as_str().map(str::to_owned)).collect()
+    }
+
+    /// Waits until each aggregator folds something.
+    pub(crate) fn await_shared(&self) {
+        self.await_shared_by(&self.aggregators.iter().collect::<Vec<_>>());
+    }
+
+    /// Waits until each of these folds something.
+    pub(crate) fn await_shared_by(&self, aggregators: &[&Program]) {
+        let mut owners = Vec::new();
+        let begun = Instant::now();
+        await_some("every aggregator has its share", || {
+            owners = self.owners();
+            assert!(begun.elapsed() < Duration::from_secs(60), "the sources are not shared by all: {owners:?}");
+            let has = |program: &&Program| owners.iter().flatten().any(|owner| owner.contains(program.name()));
+            (aggregators.iter().all(has) && owners.iter().all(Option::is_some)).then_some(())
+        });
     }
 
     /// Ends, but for the logs of its processes.
