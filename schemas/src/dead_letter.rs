@@ -39,10 +39,17 @@ pub struct DeadLetter {
     /// Whether its record was historical: a retry keeps that.
     #[serde(default)]
     pub historical: bool,
-    /// The original bytes.
+    /// The original bytes, or the first [`MAX_ORIGINAL_BYTES`] of them.
     #[serde(flatten)]
     pub original: Original,
+    /// How many there were, if `original` is not all of them. The log has them whole, at `source` and `offset`, as long as it keeps them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole_bytes: Option<u64>,
 }
+
+/// So much of a refused event is kept: all that the collector takes, in a letter of at most twice the size. A larger one can come
+/// only from a producer of its own, and must not make a letter that no log takes.
+pub const MAX_ORIGINAL_BYTES: usize = 900_000;
 
 /// Original bytes as text where they are UTF-8, and as hexadecimal digits where they are not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,11 +62,19 @@ pub enum Original {
 }
 
 impl Original {
-    /// Keeps `bytes`.
+    /// Keeps `bytes`, in a form that takes at most about twice as many.
     pub fn of(bytes: &[u8]) -> Self {
         match std::str::from_utf8(bytes) {
-            Ok(text) => Self::Text(text.to_owned()),
-            Err(_) => Self::Hex(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+            Ok(text) if !is_mostly_escapes(bytes) => Self::Text(text.to_owned()),
+            _ => Self::Hex(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+        }
+    }
+
+    /// Keeps the first [`MAX_ORIGINAL_BYTES`] of `bytes`, and says how many there were if that is not all.
+    pub fn bounded(bytes: &[u8]) -> (Self, Option<u64>) {
+        match bytes.split_at_checked(MAX_ORIGINAL_BYTES) {
+            Some((first, rest)) if !rest.is_empty() => (Self::of(first), Some(bytes.len() as u64)),
+            _ => (Self::of(bytes), None),
         }
     }
 
@@ -74,6 +89,12 @@ impl Original {
             }
         }
     }
+}
+
+/// Whether JSON would need more than twice the size: a control character takes six bytes there.
+fn is_mostly_escapes(bytes: &[u8]) -> bool {
+    let escaped = bytes.iter().filter(|byte| byte.is_ascii_control()).count();
+    escaped > bytes.len() / 5
 }
 
 impl DeadLetter {
@@ -100,13 +121,34 @@ mod tests {
     proptest! {
         #[test]
         fn dead_letters_round_trip(bytes: Vec<u8>, offset: u64, index: u32, detail in "\\PC{0,20}", historical: bool) {
+            let (original, whole_bytes) = Original::bounded(&bytes);
             let letter = DeadLetter {
                 source: Source(3), offset: Offset(offset), index, stage: Stage::Decode, reason: Reason::BadJson, detail, historical,
-                original: Original::of(&bytes),
+                original, whole_bytes,
             };
             let back = DeadLetter::decode(&letter.encode()).unwrap();
             prop_assert_eq!(&back, &letter);
             prop_assert_eq!(back.original.bytes().unwrap().into_owned(), bytes);
+        }
+    }
+
+    #[test]
+    fn no_event_makes_a_letter_that_a_topic_would_not_take() {
+        const TOPIC_TAKES: usize = 2_097_152 - 10_000;
+        let sized = |byte: u8, bytes: usize| vec![byte; bytes];
+        for (bytes, whole) in [
+            (sized(b'x', 900_000), None),
+            (sized(b'"', 900_000), None),
+            (sized(0xff, 900_000), None),
+            (sized(0, 900_000), None),
+            (sized(b'x', 900_001), Some(900_001)),
+            (sized(0xff, 5_000_000), Some(5_000_000)),
+            ("\u{e9}".repeat(450_001).into_bytes(), Some(900_002)),
+        ] {
+            let (original, whole_bytes) = Original::bounded(&bytes);
+            assert_eq!(whole_bytes, whole);
+            assert!(serde_json::to_vec(&original).unwrap().len() < TOPIC_TAKES, "{:?}", bytes.first());
+            assert_eq!(original.bytes().unwrap().as_ref(), &bytes[..bytes.len().min(MAX_ORIGINAL_BYTES)]);
         }
     }
 }

@@ -410,6 +410,7 @@ impl Fold {
     fn reject(&mut self, record: &Record<'_>, index: u32, stage: Stage, rejection: Rejection, raw: &[u8]) {
         self.tally.reject(rejection.reason);
         self.dead_letter_bytes += raw.len() + rejection.detail.len();
+        let (original, whole_bytes) = Original::bounded(raw);
         self.dead_letters.push(DeadLetter {
             source: self.source,
             offset: record.offset,
@@ -418,7 +419,8 @@ impl Fold {
             reason: rejection.reason,
             detail: rejection.detail,
             historical: record.historical,
-            original: Original::of(raw),
+            original,
+            whole_bytes,
         });
     }
 }
