@@ -30,9 +30,9 @@ pub use process::Process;
 pub use proxy::Proxy;
 
 /// Set to `1`, tests that need servers do not run (and say so).
-pub const WITHOUT: &str = "TALLYMARK_NO_SERVERS";
+pub const WITHOUT: &str = "NO_SERVERS";
 
-/// Whether this test shall not run because `TALLYMARK_NO_SERVERS=1` is set; if so its name is printed. Otherwise a test that cannot have its
+/// Whether this test shall not run because `NO_SERVERS=1` is set; if so its name is printed. Otherwise a test that cannot have its
 /// servers fails with what is missing.
 ///
 /// ```no_run
