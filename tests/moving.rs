@@ -21,7 +21,7 @@ fn now_ms() -> u64 {
 /// Of the last days and of this minute, which is open.
 fn events(name: &str, count: u64) -> Vec<Value> {
     let event = |n: u64| {
-        let ts = if n % 3 == 0 { now_ms() } else { now_ms() - (n * 7_919_993) % (5 * DAY_MS) };
+        let ts = if n.is_multiple_of(3) { now_ms() } else { now_ms() - (n * 7_919_993) % (5 * DAY_MS) };
         json!({"event_id": format!("{name}{n}"), "video_id": format!("v{}", n % 3), "space_id": format!("s{}", n % 2), "ts": ts})
     };
     (0..count).map(event).collect()
