@@ -38,6 +38,11 @@ fn ask(stream: &mut TcpStream) -> std::io::Result<[u8; 4]> {
     Ok(back)
 }
 
+/// Whether a connection is open and silent, and not cut.
+fn no_answer(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
 #[test]
 fn bytes_go_through_both_ways_and_are_counted() {
     let proxy = Proxy::before(&echo()).unwrap();
@@ -93,14 +98,14 @@ fn a_black_hole_keeps_connections_open_and_answers_nothing_until_it_heals() {
     let mut new = connect(&proxy);
     for stream in [&mut old, &mut new] {
         stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-        let error = ask(stream).unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
+        assert!(no_answer(&ask(stream).unwrap_err()));
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     }
     proxy.heal();
     // A stream with a hole in it must not go on.
-    assert!(ask(&mut old).is_err());
-    assert!(ask(&mut new).is_err());
+    for stream in [&mut old, &mut new] {
+        assert!(!no_answer(&ask(stream).unwrap_err()));
+    }
     assert_eq!(ask(&mut connect(&proxy)).unwrap(), *b"ping");
 }
 
