@@ -2,6 +2,7 @@
 //!
 //! When acknowledgements stop for a while, the batches that were due follow at once: the rate holds on average.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -21,6 +22,8 @@ const PRODUCERS: u64 = 8;
 const INTERVAL: Duration = Duration::from_millis(400);
 /// Eight of these each 0.4 s are 5,200 events a second.
 const BATCH: usize = 260;
+/// A producer may repeat an event of so many batches before: of the last 12 s, and of the outage that lies between.
+const RECENT: usize = 30;
 /// Late events fall into so many minutes of the last day and a bit.
 const LATE_MINUTES: u64 = 40;
 
@@ -51,7 +54,7 @@ impl Load {
                     door: door.clone(),
                     notes: notes.clone(),
                     late: late.clone(),
-                    recent: Vec::new(),
+                    recent: VecDeque::new(),
                     made: 0,
                 };
                 let orders = Arc::clone(&orders);
@@ -129,8 +132,8 @@ struct Producer {
     door: Door,
     notes: Notes,
     late: Vec<i64>,
-    /// Some of what was sent in the last seconds.
-    recent: Vec<Click>,
+    /// One of each of the last batches: no older than deduplication reaches.
+    recent: VecDeque<Click>,
     made: u64,
 }
 
@@ -168,14 +171,13 @@ impl Producer {
         let clicks: Vec<Click> = (0..BATCH).map(|_| self.click()).collect();
         let mut body: String = clicks.iter().map(Click::json).collect();
         for _ in 0..self.dice.below(8) {
-            if let Some(again) = self.recent.get(usize::try_from(self.dice.below(200)).unwrap()) {
+            if let Some(again) = self.recent.get(usize::try_from(self.dice.below(RECENT as u64)).unwrap()) {
                 body.push_str(&again.json());
             }
         }
-        let place = usize::try_from(self.dice.below(200)).unwrap();
-        match self.recent.get_mut(place) {
-            Some(old) => *old = clicks[0].clone(),
-            None => self.recent.push(clicks[0].clone()),
+        self.recent.push_back(clicks[0].clone());
+        if self.recent.len() > RECENT {
+            self.recent.pop_front();
         }
         (clicks, body)
     }
