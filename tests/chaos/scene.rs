@@ -26,6 +26,9 @@ pub(crate) const SESSION: Duration = Duration::from_secs(6);
 /// From the end of the session timeout to fresh answers.
 pub(crate) const RECOVERY: Duration = Duration::from_secs(5);
 
+/// Events a second that are acknowledged at least, on average.
+const RATE: f64 = 5_000.0;
+
 /// Whether this is the long form.
 pub(crate) fn long() -> bool {
     std::env::var("CHAOS").is_ok_and(|form| form == "long")
@@ -114,6 +117,9 @@ pub(crate) struct Scene {
     /// From a fault to the first fresh answer, the slowest.
     slowest: Duration,
     strikes: u32,
+    /// When the present fault's test began, and what had been acknowledged before.
+    begun: Instant,
+    before: u64,
     pub(crate) directory: TempDir,
 }
 
@@ -215,6 +221,8 @@ impl Scene {
             notes,
             slowest: Duration::ZERO,
             strikes: 0,
+            begun: Instant::now(),
+            before: 0,
             directory,
         }
     }
@@ -222,6 +230,7 @@ impl Scene {
     fn play(&mut self, name: &str, bounds: &Bounds, fault: impl FnOnce(&mut Self)) {
         let begun = Instant::now();
         let before = self.notes.totals();
+        (self.begun, self.before) = (begun, before.1);
         (self.slowest, self.strikes) = (Duration::ZERO, 0);
         self.door.gap.begin();
         self.load.run();
@@ -275,6 +284,14 @@ impl Scene {
     /// Waits until answers are fresh; no fault is blamed for it.
     pub(crate) fn await_fresh(&self) {
         self.probe.fresh_after(Instant::now());
+    }
+
+    /// Waits until what was due during an outage is sent, too: the load holds on average.
+    pub(crate) fn await_caught_up(&self) {
+        await_some("the producers have caught up", || {
+            let acknowledged = self.notes.totals().1 - self.before;
+            (acknowledged as f64 >= RATE * self.begun.elapsed().as_secs_f64()).then_some(())
+        });
     }
 
     /// Goes on under load for so long.

@@ -34,27 +34,32 @@ impl Small {
         Self { name: name.to_owned(), aggregator, collector, query, made: 0, directory }
     }
 
-    fn body(&mut self, events: u64) -> String {
+    fn body(&mut self, events: u64, age_ms: i64) -> String {
         let clicks = (0..events).map(|number| Click {
             id: format!("{}-{}", self.name, self.made + number),
             video: format!("v{}", number % 50),
             space: None,
-            ts_ms: now_ms(),
+            ts_ms: now_ms() - age_ms,
         });
         let body = clicks.map(|click| click.json()).collect();
         self.made += events;
         body
     }
 
-    /// Sends new events until they are acknowledged.
+    /// Sends new events of this moment until they are acknowledged.
     pub(crate) fn send(&mut self, events: u64) {
-        let body = self.body(events);
+        self.send_late(events, 0);
+    }
+
+    /// Sends new events of so many ms ago until they are acknowledged.
+    pub(crate) fn send_late(&mut self, events: u64, age_ms: i64) {
+        let body = self.body(events, age_ms);
         Door::new(&[self.collector.address().to_owned()]).send(&body, 0, &AtomicBool::new(false));
     }
 
     /// Sends new events once.
     pub(crate) fn try_send(&mut self, events: u64) -> Result<(), String> {
-        let body = self.body(events);
+        let body = self.body(events, 0);
         let url = self.collector.url("/v1/events");
         let answer =
             client(60).post(url).header("content-type", "application/x-ndjson").body(body).send().map_err(|error| error.to_string())?;
