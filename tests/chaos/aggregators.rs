@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::program::Program;
-use crate::scene::{Bounds, RECOVERY, SESSION, either, under_load};
+use crate::scene::{Bounds, under_load};
+use crate::stage::{RECOVERY, SESSION, either};
 
 /// A dead aggregator's sources are others' after the session timeout; acknowledgements and answers do not need it.
 const SETTLED: Duration = SESSION.saturating_add(RECOVERY);

@@ -5,7 +5,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `aggregators`, `servers`, `network`, `topics` | the faults, one test each |
-//! | `scene` | clusters and processes, and how a fault is played on them |
+//! | `stage`, `scene` | the clusters; the processes on them, and how a fault is played |
 //! | `load`, `notes` | producers, and what they noted |
 //! | `probe`, `gap` | how fresh answers are, and whether something stood still |
 //! | `recount`, `verdict`, `report` | counting again, comparing, saying what it cost |
@@ -35,6 +35,7 @@ mod report;
 mod scene;
 mod servers;
 mod small;
+mod stage;
 #[path = "../support/mod.rs"]
 mod support;
 mod topics;

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use test_servers::Proxy;
 
-use crate::scene::{Bounds, Scene, clusters, either, under_load};
+use crate::scene::{Bounds, Scene, under_load};
+use crate::stage::{clusters, either};
 
 const FRESH: Duration = Duration::from_secs(30);
 const BOUNDS: Bounds = Bounds { fresh: FRESH, silence_of_log: FRESH, silence_of_answers: FRESH };

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::program::Program;
 use crate::report::Report;
-use crate::scene::{Bounds, clusters, either, long, under_load};
+use crate::scene::{Bounds, under_load};
+use crate::stage::{clusters, either, long};
 
 /// Another broker leads, another replica answers: a few seconds.
 const ONE_OF_THREE: Bounds =

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use crate::load::Door;
 use crate::notes::{Click, now_ms};
 use crate::program::{Program, client};
-use crate::scene::{migrated, settings};
+use crate::stage::{migrated, settings};
 use crate::support::await_some;
 use crate::verdict::get;
 

@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use crate::notes::{Click, now_ms};
 use crate::recount::Messages;
-use crate::scene::{Bounds, SOURCES, Scene, alone, clusters, migrate, under_load};
+use crate::scene::{Bounds, Scene, alone, under_load};
 use crate::small::Small;
+use crate::stage::{SOURCES, clusters, migrate};
 use crate::support::await_some;
 use crate::verdict::get;
 
