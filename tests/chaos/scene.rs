@@ -7,8 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
-use test_servers::Proxy;
+use test_servers::{Proxy, Scratch};
 
 use crate::load::{Door, Load};
 use crate::notes::Notes;
@@ -43,7 +42,7 @@ pub(crate) struct Scene {
     /// When the present fault's test began, and what had been acknowledged before.
     begun: Instant,
     before: u64,
-    pub(crate) directory: TempDir,
+    pub(crate) directory: Scratch,
 }
 
 /// Runs a fault on the shared scene under load, then compares every cell and reports.
@@ -102,7 +101,7 @@ impl Scene {
         let (name, seed) = (format!("views{number}"), seed());
         let (kafka, _) = clusters();
         migrated(&name);
-        let directory = tempfile::tempdir().unwrap();
+        let directory = Scratch::new("chaos").unwrap();
         let settings = settings(&name);
         let program = |name: &str, role| Program::new(directory.path(), name, role, &settings);
         let mut collectors = vec![program("collect-1", "collect"), program("collect-2", "collect")];
@@ -255,8 +254,7 @@ impl Scene {
     }
 
     /// Ends, but for the logs of its processes.
-    fn keep(mut self) -> PathBuf {
-        self.directory.disable_cleanup(true);
-        self.directory.path().to_owned()
+    fn keep(self) -> PathBuf {
+        self.directory.keep()
     }
 }

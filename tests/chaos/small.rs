@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use tempfile::TempDir;
+use test_servers::Scratch;
 
 use crate::load::Door;
 use crate::notes::{Click, now_ms};
@@ -18,14 +18,14 @@ pub(crate) struct Small {
     collector: Program,
     query: Program,
     made: u64,
-    pub(crate) directory: TempDir,
+    pub(crate) directory: Scratch,
 }
 
 impl Small {
     /// Makes topic and keyspace and starts the processes.
     pub(crate) fn start(name: &str) -> Self {
         migrated(name);
-        let directory = tempfile::tempdir().unwrap();
+        let directory = Scratch::new("chaos").unwrap();
         let settings = settings(name);
         let program = |role: &str| Program::new(directory.path(), &format!("{name}-{role}"), role, &settings);
         let (mut aggregator, mut collector, mut query) = (program("aggregate"), program("collect"), program("query"));

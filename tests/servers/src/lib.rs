@@ -3,7 +3,7 @@
 //! - [`kafka`], [`cassandra`]: one small server each, shared by the tests of a process. Topics and keyspaces are the tests' own.
 //! - [`KafkaCluster`], [`CassandraCluster`]: several nodes that can be killed, stopped, paused and started again.
 //! - [`Proxy`]: a network between a client and a server that delays, drops, refuses and cuts.
-//! - [`Process`], [`free_address`]: any other program, stopped with the test process.
+//! - [`Process`], [`free_address`], [`Scratch`]: any other program and its files, gone with the test process.
 //! - [`skipped`]: the first line of a test that needs a server.
 //!
 //! ```text
@@ -26,6 +26,7 @@ use std::sync::OnceLock;
 
 pub use cassandra::{CassandraCluster, CassandraPlan};
 pub use kafka::{KafkaCluster, KafkaPlan};
+pub use place::Scratch;
 pub use process::Process;
 pub use proxy::Proxy;
 

@@ -5,6 +5,7 @@
 //! that the kernel gives to outgoing connections.
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -56,15 +57,19 @@ pub(crate) fn random() -> u64 {
 
 /// A temporary directory that is removed when this is dropped, and also when the process ends without dropping it.
 #[derive(Debug)]
-pub(crate) struct Scratch {
+pub struct Scratch {
     path: PathBuf,
     /// Waits for the end of its pipe, then removes the directory (twice: the servers die at the same moment).
     sweeper: Child,
 }
 
 impl Scratch {
-    pub(crate) fn new(name: &str) -> Result<Self, String> {
-        const SCRIPT: &str = "cat >/dev/null; rm -rf \"$0\"; test -d \"$0\" && sleep 1 && rm -rf \"$0\"";
+    /// One whose name begins with `tallymark-NAME`.
+    ///
+    /// # Errors
+    /// Why it cannot be made.
+    pub fn new(name: &str) -> Result<Self, String> {
+        const SCRIPT: &str = "read -r word && test \"$word\" = keep && exit; rm -rf \"$0\"; test -d \"$0\" && sleep 1 && rm -rf \"$0\"";
         let failed = |error: std::io::Error| format!("a temporary directory for {name}: {error}");
         let path = tempfile::Builder::new().prefix(&format!("tallymark-{name}-")).tempdir().map_err(failed)?.keep();
         let mut command = Command::new("sh");
@@ -72,8 +77,20 @@ impl Scratch {
         Ok(Self { sweeper: command.spawn().map_err(failed)?, path })
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Lets it stay, for whoever looks for the cause of a failure.
+    #[must_use]
+    pub fn keep(mut self) -> PathBuf {
+        if let Some(pipe) = &mut self.sweeper.stdin {
+            // A directory too few is no reason to fail.
+            drop(pipe.write_all(b"keep\n"));
+        }
+        self.path.clone()
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use test_servers::{CassandraCluster, KafkaCluster};
+use test_servers::{CassandraCluster, KafkaCluster, Scratch};
 
 const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
 
@@ -124,6 +124,19 @@ fn a_test_process_that_is_killed_leaves_no_server_and_no_files() {
 
 fn files(directory: &Path) -> usize {
     std::fs::read_dir(directory).unwrap().count()
+}
+
+#[test]
+fn a_directory_goes_with_its_owner_unless_it_is_kept() {
+    let path = |scratch: &Scratch| scratch.path().to_owned();
+    let (gone, kept) = (Scratch::new("claim").unwrap(), Scratch::new("claim").unwrap());
+    let gone_path = path(&gone);
+    assert!(gone_path.is_dir());
+    drop(gone);
+    assert!(!gone_path.exists());
+    let kept_path = kept.keep();
+    assert!(kept_path.is_dir());
+    std::fs::remove_dir(kept_path).unwrap();
 }
 
 #[test]
