@@ -60,8 +60,8 @@ fn an_aggregator_that_sleeps_longer_than_its_session_and_goes_on_writing_changes
 
 #[test]
 fn aggregators_that_come_and_go_share_the_sources_and_leave_no_gap() {
-    // Whoever leaves says so: nobody waits for a session to end.
-    let bounds = Bounds { fresh: RECOVERY, ..BOUNDS };
+    // Whoever leaves says so, and nobody waits for a session to end; but the next owner has to read back before it goes on.
+    let bounds = Bounds { fresh: SETTLED, ..BOUNDS };
     under_load("aggregators added and removed", bounds, |scene| {
         for round in 0..either(1, 5) {
             let (mut third, mut fourth) =
