@@ -173,15 +173,17 @@ impl Membership for Dealt {
     fn leave(&self) {}
 }
 
-/// Waits until all of source 0 has been read, if not stored.
-async fn await_read(backends: &Backends, workers: &Workers) {
+/// Waits until all that is in source 0 now has been read, if not stored; where it ended. A tick may come behind it.
+async fn await_read(backends: &Backends, workers: &Workers) -> Offset {
     let end = backends.log.ends(Source(0)).unwrap().end;
     let read = async {
-        while !matches!(workers.states().get(&Source(0)), Some(SourceState::Owned(status)) if status.position == end) {
+        while !matches!(workers.states().get(&Source(0)), Some(SourceState::Owned(status)) if status.position >= end) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), read).await.unwrap();
+    let read = tokio::time::timeout(Duration::from_secs(60), read).await;
+    assert!(read.is_ok(), "source 0 is not read to {end}: {:?}", workers.states());
+    end
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,7 +205,7 @@ async fn sources_that_go_to_and_fro_between_two_processes_are_counted_once_and_h
         sent += 50;
         // Source 0 goes from one to the other. It is released only when all that was appended before is stored or left in the log.
         let (from, to) = (round as usize % 2, (round as usize + 1) % 2);
-        await_read(&backends, &workers[from]).await;
+        let end = await_read(&backends, &workers[from]).await;
         let keeps: &[u32] = if from == 0 { &[1] } else { &[] };
         members[from].deal(keeps);
         let member = Arc::clone(&members[from]);
@@ -211,7 +213,7 @@ async fn sources_that_go_to_and_fro_between_two_processes_are_counted_once_and_h
         assert!(!workers[from].states().contains_key(&Source(0)));
         let checkpoints = backends.store.read_checkpoints().await.unwrap();
         let stored = checkpoints.iter().find(|(source, _)| *source == Source(0)).map(|(_, checkpoint)| checkpoint.next_offset);
-        assert_eq!(stored, Some(backends.log.ends(Source(0)).unwrap().end), "it was released before it was stored");
+        assert!(stored >= Some(end), "it was released at {stored:?}, before it was stored up to {end}");
         let gets: &[u32] = if to == 0 { &[0, 1] } else { &[0] };
         members[to].deal(gets);
     }
