@@ -1,4 +1,4 @@
-//! A steady load: producers that each send a batch every 0.4 s and send it again until it is acknowledged.
+//! A steady load: producers that each send a batch every 0.8 s and send it again until it is acknowledged.
 //!
 //! When acknowledgements stop for a while, the batches that were due follow at once: the rate holds on average.
 
@@ -18,11 +18,11 @@ use crate::support::{Dice, await_some};
 
 pub(crate) const VIDEOS: u64 = 24;
 pub(crate) const SPACES: u64 = 5;
-const PRODUCERS: u64 = 8;
-const INTERVAL: Duration = Duration::from_millis(400);
-/// Eight of these each 0.4 s are 5,200 events a second.
+const PRODUCERS: u64 = 16;
+const INTERVAL: Duration = Duration::from_millis(800);
+/// Sixteen of these each 0.8 s are 5,200 events a second.
 const BATCH: usize = 260;
-/// A producer may repeat an event of so many batches before: of the last 12 s, and of the outage that lies between.
+/// A producer may repeat an event of so many batches before: of the last 24 s, and of the outage that lies between.
 const RECENT: usize = 30;
 /// Late events fall into so many minutes of the last day and a bit.
 const LATE_MINUTES: u64 = 40;
