@@ -143,6 +143,8 @@ pub struct OwnerStatus {
     pub failures: u64,
     /// Records that this start accepted as lost.
     pub lost: u64,
+    /// Records from which this start could not rebuild the open minutes, which was accepted too.
+    pub unwarmed: u64,
 }
 
 /// The owner of one source.
@@ -393,6 +395,7 @@ impl Owner {
             rows: self.rows,
             failures: self.failures,
             lost: self.start.lost,
+            unwarmed: self.start.unwarmed,
         }
     }
 

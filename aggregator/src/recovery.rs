@@ -18,6 +18,9 @@ pub struct Start {
     pub next_offset: Offset,
     /// Records that were removed before they were folded; 0 unless a gap was accepted.
     pub lost: u64,
+    /// Records that were folded and would have been read again, but are gone; 0 unless a gap was accepted. The minutes that were open
+    /// cannot be rebuilt: what the store holds of them is replaced by what comes from now on.
+    pub unwarmed: u64,
 }
 
 /// Why a source cannot be folded (further).
@@ -53,7 +56,7 @@ pub enum SourceError {
     /// The log no longer has records that recovery has to read again.
     #[error(
         "source {source_id}: recovery reads again from offset {warm_from}, but the log starts at {start}. Open minutes and duplicates \
-         could be counted wrongly. Restore the records, or accept the loss with --accept-gap"
+         could be counted wrongly. Restore the records, or accept with --accept-gap that the last minutes before the checkpoint count too little"
     )]
     WarmUpGone {
         /// The source.
@@ -160,6 +163,7 @@ pub fn plan(
         warm_from: warm_from.max(ends.start),
         next_offset: next_offset.max(ends.start),
         lost: ends.start.0.saturating_sub(next_offset.0),
+        unwarmed: ends.start.min(next_offset).0.saturating_sub(warm_from.0),
     })
 }
 
@@ -229,6 +233,12 @@ mod tests {
         assert_eq!(start(Some(checkpoint(5, 2)), 3..9, true), Ok((4, 3, 5)).map(|(_, w, n)| (3, w, n)));
         assert_eq!(start(Some(checkpoint(5, 2)), 6..9, true), Ok((6, 6, 6)));
         assert_eq!(start(None, 1..9, true), Ok((1, 1, 1)));
+        let gone = |log_start| {
+            let ends = Ends { start: Offset(log_start), end: Offset(9) };
+            let start = plan(Source(0), Some(&checkpoint(5, 2)), ends, &FoldSettings::default(), true).unwrap();
+            (start.unwarmed, start.lost)
+        };
+        assert_eq!([2, 3, 5, 6].map(gone), [(0, 0), (1, 0), (3, 0), (3, 1)], "what is said to be missing");
     }
 
     #[test]

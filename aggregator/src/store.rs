@@ -151,7 +151,9 @@ pub enum StoreError {
     #[error("{0}")]
     Mismatch(String),
     /// The store belongs to another log.
-    #[error("this store belongs to log {stored}, not to {asked}; a store counts one log only: give it a data directory of its own")]
+    #[error(
+        "this store belongs to log {stored}, not to {asked}; a store counts one log only: give the log a data directory or a keyspace of its own"
+    )]
     OtherLog {
         /// The log it belongs to.
         stored: LogId,

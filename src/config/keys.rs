@@ -221,7 +221,7 @@ pub(crate) const KEYS: &[Key] = &[
         name: "accept_gap",
         default: "false",
         allowed: "true or false",
-        meaning: "start although the log has lost records that were not folded yet; they are counted as lost",
+        meaning: "start although the log has lost records that were not folded yet (they are counted as lost) or that rebuild the open minutes (these count too little)",
         set: |s, text| put(&mut s.accept_gap, value::switch(text)),
     },
     Key {

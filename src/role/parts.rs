@@ -88,7 +88,8 @@ impl Parts {
     /// Resolves when the log or the store cannot be written any more, or all sources that a group gave to this process have stopped.
     pub(super) fn failures(&self) -> impl Future<Output = RoleError> + Send + 'static {
         let forever = || Box::pin(std::future::pending::<String>()) as futures_util::future::BoxFuture<'static, String>;
-        let log = self.backends.log.on_failure();
+        // Who only answers goes on: counts need the store alone.
+        let log = if self.role.answers_only() { forever() } else { self.backends.log.on_failure() };
         let rejected = self.backends.dead_letters.as_ref().map_or_else(forever, |log| log.on_failure());
         let store = self.backends.store.as_ref().map_or_else(forever, |store| store.on_failure());
         let shared = self.observer().filter(|_| self.backends.to_trim.is_none());

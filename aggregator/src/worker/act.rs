@@ -109,9 +109,13 @@ async fn open_owner(
     let ends = tokio::task::spawn_blocking(move || log.ends(source)).await.map_err(|stopped| StartFailure::Later(stopped.to_string()))?;
     let ends = ends.map_err(|error| StartFailure::Later(error.to_string()))?;
     let owner = Owner::new(source, settings, options, checkpoint, ends, now).map_err(StartFailure::Never)?;
-    let lost = owner.status().lost;
-    if lost > 0 {
-        tracing::warn!(%source, lost, "records were removed before they were counted, and the loss was accepted");
+    let status = owner.status();
+    if status.lost > 0 {
+        tracing::warn!(%source, lost = status.lost, "records were removed before they were counted, and the loss was accepted");
+    }
+    if status.unwarmed > 0 {
+        let (unwarmed, closed) = (status.unwarmed, status.closed);
+        tracing::warn!(%source, unwarmed, %closed, "minutes that were open cannot be rebuilt and count too little from here on; that was accepted");
     }
     Ok(Box::new(owner))
 }

@@ -102,7 +102,7 @@ fn ensure(admin: &AdminClient<Context>, options: &KafkaOptions, spec: &TopicSpec
         _ => {}
     }
     let found = wait_until_there(admin, options, spec)?;
-    hold_to(options, spec, &found, &self::settings(admin, options)?)?;
+    hold_to(options, spec, &found, &settings_when_told(admin, options)?)?;
     Ok(format!("topic {}: made with {} partitions of {} replicas", spec.name, spec.partitions, spec.replication))
 }
 
@@ -123,6 +123,18 @@ fn wait_until_there(admin: &AdminClient<Context>, options: &KafkaOptions, spec: 
             }
             _ => std::thread::sleep(Duration::from_millis(50)),
         }
+    }
+}
+
+/// The settings of a topic that was made just now: a broker that does not know it yet tells none.
+fn settings_when_told(admin: &AdminClient<Context>, options: &KafkaOptions) -> Result<BTreeMap<String, String>, LogError> {
+    let deadline = Instant::now() + LEADERS_WITHIN;
+    loop {
+        let told = settings(admin, options);
+        if Instant::now() >= deadline || told.as_ref().is_ok_and(|settings| settings.contains_key("cleanup.policy")) {
+            return told;
+        }
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
