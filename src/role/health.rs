@@ -66,7 +66,7 @@ impl Health {
     /// What will not mend without a restart.
     fn failures(&self) -> impl Iterator<Item = String> {
         let failures = [
-            ("the log", self.log.failure()),
+            ("the log", self.log.failure().filter(|_| !self.role.answers_only())),
             ("the log of rejected events", self.dead_letters.as_ref().and_then(|log| log.failure())),
             ("the store", self.store.as_ref().and_then(|store| store.failure())),
         ];
@@ -75,7 +75,8 @@ impl Health {
 
     /// What is wrong and no reason to send requests elsewhere.
     fn notes(&self) -> Vec<String> {
-        if self.role.answers_only() { self.words.log().trouble("the log").into_iter().collect() } else { Vec::new() }
+        let told = || self.log.failure().or_else(|| self.words.log().trouble("the log"));
+        if self.role.answers_only() { told().into_iter().collect() } else { Vec::new() }
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::AtomicBool;
 
-use serde_json::Value;
 use test_servers::Scratch;
 
 use crate::load::Door;
@@ -17,7 +16,7 @@ pub(crate) struct Small {
     pub(crate) name: String,
     pub(crate) aggregator: Program,
     collector: Program,
-    query: Program,
+    pub(crate) query: Program,
     made: u64,
     pub(crate) directory: Scratch,
 }
@@ -70,11 +69,6 @@ impl Small {
     /// The views of the site.
     pub(crate) fn counted(&self) -> i64 {
         get(self.query.address(), &whole_site())["total"].as_i64().unwrap()
-    }
-
-    /// The same, if there is an answer.
-    pub(crate) fn try_counted(&self) -> Option<i64> {
-        client(10).get(self.query.url(&whole_site())).send().ok()?.json::<Value>().ok()?["total"].as_i64()
     }
 
     pub(crate) fn await_counted(&self, views: i64) {
