@@ -114,7 +114,11 @@ impl KafkaOptions {
     /// A member of the group.
     pub(super) fn member(&self) -> ClientConfig {
         let mut config = self.consuming();
-        config.set("session.timeout.ms", "10000").set("partition.assignment.strategy", "cooperative-sticky");
+        // A member hears of a rebalance by its next heartbeat: a third of the default saves seconds when another has died.
+        config
+            .set("session.timeout.ms", "10000")
+            .set("heartbeat.interval.ms", "1000")
+            .set("partition.assignment.strategy", "cooperative-sticky");
         self.with_properties(config)
     }
 
