@@ -68,11 +68,13 @@ pub enum Reason {
     StaleAdjustment,
     /// An adjustment of a minute that is not closed yet.
     MinuteOpen,
+    /// A columnar batch whose structure is broken, so that none of its events can be told.
+    BadBatch,
 }
 
 impl Reason {
     /// Every reason, in the order of their codes.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::BadJson,
         Self::MissingField,
         Self::WrongType,
@@ -86,6 +88,7 @@ impl Reason {
         Self::BadCorrection,
         Self::StaleAdjustment,
         Self::MinuteOpen,
+        Self::BadBatch,
     ];
 
     /// Its stable name.
@@ -104,6 +107,7 @@ impl Reason {
             Self::BadCorrection => "bad_correction",
             Self::StaleAdjustment => "stale_adjustment",
             Self::MinuteOpen => "minute_open",
+            Self::BadBatch => "bad_batch",
         }
     }
 }

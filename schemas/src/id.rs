@@ -103,7 +103,12 @@ pub struct EventHash(pub u128);
 impl EventHash {
     /// The hash of the id's text.
     pub fn of(event_id: &str) -> Self {
-        Self(xxhash_rust::xxh3::xxh3_128(event_id.as_bytes()))
+        Self::of_bytes(event_id.as_bytes())
+    }
+
+    /// The hash of the id's bytes.
+    pub(crate) fn of_bytes(event_id: &[u8]) -> Self {
+        Self(xxhash_rust::xxh3::xxh3_128(event_id))
     }
 }
 

@@ -10,6 +10,7 @@
 //! | [`id`] | [`VideoId`], [`SpaceId`]: validated ids; the 128-bit hash of an event id |
 //! | [`event`] | [`Event`]: one click, borrowed from the bytes it came in; [`Reason`]: why one is refused |
 //! | [`json`] | events as JSON and NDJSON |
+//! | [`view_batch`] | events by columns, many in one record |
 //! | [`partition`] | which source an event goes to |
 //! | [`record`] | [`Record`]: what the log holds at one offset |
 //! | [`correction`] | adjustments and repairs, records that change counts on purpose |
@@ -31,6 +32,7 @@ pub mod partition;
 pub mod position;
 pub mod record;
 pub mod time;
+pub mod view_batch;
 
 pub use bucket::{Bucket, Minute, Tier};
 pub use cell::{CellKey, Counts, Dimension, Entity, Mark, Row, StoredRow};
@@ -42,3 +44,4 @@ pub use id::{EventHash, SpaceId, VideoId};
 pub use position::{Offset, Source};
 pub use record::{NewRecord, Record, RecordKind};
 pub use time::{Millis, Stamp};
+pub use view_batch::ViewBatch;

@@ -10,6 +10,8 @@ pub enum RecordKind {
     Json,
     /// Events as JSON objects, one a line (`application/x-ndjson`).
     Ndjson,
+    /// Events by columns: a [`ViewBatch`](crate::view_batch::ViewBatch).
+    ViewBatch,
     /// Empty: it only moves the log clock.
     Tick,
     /// An [`Adjustment`](crate::correction::Adjustment).
@@ -28,6 +30,7 @@ impl RecordKind {
         match self {
             Self::Json => 1,
             Self::Ndjson => 2,
+            Self::ViewBatch => 3,
             Self::Tick => 16,
             Self::Adjustment => 17,
             Self::Mark => 18,
@@ -41,6 +44,7 @@ impl RecordKind {
         match code {
             1 => Self::Json,
             2 => Self::Ndjson,
+            3 => Self::ViewBatch,
             16 => Self::Tick,
             17 => Self::Adjustment,
             18 => Self::Mark,
@@ -54,6 +58,7 @@ impl RecordKind {
         match self {
             Self::Json => "application/json",
             Self::Ndjson => "application/x-ndjson",
+            Self::ViewBatch => "application/x-protobuf; messageType=tallymark.v1.ViewBatch",
             Self::Tick => "application/x-tallymark; messageType=tick",
             Self::Adjustment => "application/x-tallymark; messageType=adjustment",
             Self::Mark => "application/x-tallymark; messageType=repair-mark",

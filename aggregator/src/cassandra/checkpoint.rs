@@ -147,7 +147,7 @@ mod tests {
     proptest! {
         #[test]
         fn bound_values_read_back(words in any::<[u64; 3]>().prop_map(|words| words.map(|word| word >> 1)), tally: [u64; 3], times: [i64; 9],
-                                  rejected: [u64; 13], small: [u32; 3], dedup_minutes: i32) {
+                                  rejected: [u64; Reason::ALL.len()], small: [u32; 3], dedup_minutes: i32) {
             let checkpoint = Checkpoint {
                 next_offset: Offset(words[0]), warm_from: Offset(words[1]), adjustments: words[2],
                 tally: Tally { counted: tally[0], duplicate: tally[1], rejected, corrections: tally[2] },

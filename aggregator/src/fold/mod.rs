@@ -247,7 +247,8 @@ impl Fold {
                     self.reject(record, 0, Stage::Correct, rejection, record.payload);
                 }
             }
-            RecordKind::Unknown(code) => {
+            RecordKind::ViewBatch | RecordKind::Unknown(_) => {
+                let code = record.kind.code();
                 let detail = format!("record kind {code} is not known to this version of tallymark");
                 self.reject(record, 0, Stage::Decode, Rejection::new(Reason::UnknownRecord, detail), record.payload);
             }

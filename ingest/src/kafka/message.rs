@@ -9,13 +9,15 @@
 
 use rdkafka::Message;
 use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders};
-use schemas::{Millis, Offset, Record, RecordKind};
+use schemas::{Millis, Offset, Record, RecordKind, view_batch};
 
 const CONTENT_TYPE: &str = "content-type";
 const HISTORICAL: &str = "tallymark-historical";
 /// The media type of what is ours alone; its parameter says what it is.
 const OWN_TYPE: &str = "application/x-tallymark";
 const OWN_PARAMETER: &str = "messagetype=";
+/// The media type of every protobuf message; the same parameter says which.
+const PROTOBUF_TYPE: &str = "application/x-protobuf";
 /// What cannot be read by this version and has no code.
 const FOREIGN: RecordKind = RecordKind::Unknown(0);
 
@@ -65,10 +67,11 @@ fn content_type(kind: RecordKind) -> Option<String> {
 
 /// What a content type says that the payload is.
 fn kind(content_type: &[u8]) -> RecordKind {
-    // The two that nearly every record has.
+    // Those that nearly every record has, as this program writes them.
     match content_type {
         b"application/json" | b"" => return RecordKind::Json,
         b"application/x-ndjson" => return RecordKind::Ndjson,
+        _ if content_type == RecordKind::ViewBatch.content_type().as_bytes() => return RecordKind::ViewBatch,
         _ => {}
     }
     let Ok(text) = std::str::from_utf8(content_type) else { return FOREIGN };
@@ -78,6 +81,7 @@ fn kind(content_type: &[u8]) -> RecordKind {
         Some("application/json" | "") => RecordKind::Json,
         Some("application/x-ndjson") => RecordKind::Ndjson,
         Some(OWN_TYPE) => parts.find_map(|part| part.strip_prefix(OWN_PARAMETER)).map_or(FOREIGN, own_kind),
+        Some(PROTOBUF_TYPE) => parts.find_map(|part| part.strip_prefix(OWN_PARAMETER)).map_or(FOREIGN, protobuf_kind),
         _ => FOREIGN,
     }
 }
@@ -90,6 +94,10 @@ fn own_kind(name: &str) -> RecordKind {
         "repair-set" => RecordKind::Set,
         code => code.parse().map_or(FOREIGN, RecordKind::from_code),
     }
+}
+
+fn protobuf_kind(name: &str) -> RecordKind {
+    if name.trim_matches('"').eq_ignore_ascii_case(view_batch::MESSAGE_TYPE) { RecordKind::ViewBatch } else { FOREIGN }
 }
 
 #[cfg(test)]
@@ -118,7 +126,10 @@ mod tests {
             ("application/x-tallymark", FOREIGN),
             ("application/x-tallymark; messageType=new-thing", FOREIGN),
             ("application/x-tallymark; messageType=300", FOREIGN),
-            ("application/x-protobuf; messageType=tallymark.v1.ViewBatch", FOREIGN),
+            ("application/x-protobuf; messageType=tallymark.v1.ViewBatch", RecordKind::ViewBatch),
+            ("Application/X-Protobuf;messagetype=\"tallymark.v1.ViewBatch\"", RecordKind::ViewBatch),
+            ("application/x-protobuf; messageType=tallymark.v2.ViewBatch", FOREIGN),
+            ("application/x-protobuf", FOREIGN),
             ("text/plain", FOREIGN),
         ] {
             assert_eq!(kind(text.as_bytes()), meant, "{text}");
