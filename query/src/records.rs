@@ -22,7 +22,7 @@ use ingest::{Ends, EventLog, LogError, Problem, ReadLimit};
 use prometheus_client::metrics::gauge::Gauge;
 use schemas::dead_letter::Original;
 use schemas::id::check_id;
-use schemas::{Millis, Offset, Record, RecordKind, Source, json};
+use schemas::{Millis, Offset, Record, RecordKind, Rejection, Source, ViewBatch, json};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -228,6 +228,7 @@ const fn kind_name(kind: RecordKind) -> &'static str {
     match kind {
         RecordKind::Json => "json",
         RecordKind::Ndjson => "ndjson",
+        RecordKind::ViewBatch => "view_batch",
         RecordKind::Tick => "tick",
         RecordKind::Adjustment => "adjustment",
         RecordKind::Mark => "repair_mark",
@@ -245,6 +246,7 @@ fn lines(source: Source, record: &Record<'_>, video: Option<&str>, left: &mut u6
                 event_line(source, record, index, payload, video, left, out);
             }
         }
+        RecordKind::ViewBatch => batch_lines(source, record, video, left, out),
         _ if video.is_some() => {}
         RecordKind::Tick => write(&line(source, record), left, out),
         _ => write(&Line { original: Some(Original::of(record.payload)), ..line(source, record) }, left, out),
@@ -252,21 +254,47 @@ fn lines(source: Source, record: &Record<'_>, video: Option<&str>, left: &mut u6
 }
 
 fn event_line(source: Source, record: &Record<'_>, index: u32, payload: &[u8], video: Option<&str>, left: &mut u64, out: &mut Vec<u8>) {
-    let line = Line { index: Some(index), ..line(source, record) };
     match json::decode(payload) {
-        Ok(event) => {
-            if video.is_none_or(|video| event.video_id == video) {
-                let text = one_line(payload);
-                let raw: Option<&RawValue> = serde_json::from_slice(&text).ok();
-                write(&Line { event: raw, ..line }, left, out);
-            }
+        Ok(event) if video.is_none_or(|video| event.video_id == video) => {
+            event_shown(source, record, index, &one_line(payload), left, out);
         }
+        Ok(_) => {}
         Err(_) if video.is_some() => {}
-        Err(rejection) => {
-            let (rejected, detail) = (Some(rejection.reason.as_str()), Some(rejection.detail));
-            write(&Line { rejected, detail, original: Some(Original::of(payload)), ..line }, left, out);
+        Err(rejection) => write(&refused(source, record, index, rejection, payload), left, out),
+    }
+}
+
+fn event_shown(source: Source, record: &Record<'_>, index: u32, event: &[u8], left: &mut u64, out: &mut Vec<u8>) {
+    let event: Option<&RawValue> = serde_json::from_slice(event).ok();
+    write(&Line { index: Some(index), event, ..line(source, record) }, left, out);
+}
+
+/// The events of a columnar batch, each as the JSON that it could have come as; or, if no event of it can be told, why.
+fn batch_lines(source: Source, record: &Record<'_>, video: Option<&str>, left: &mut u64, out: &mut Vec<u8>) {
+    let batch = match ViewBatch::read(record.payload) {
+        Ok(batch) => batch,
+        Err(_) if video.is_some() => return,
+        Err(rejection) => return write(&refused(source, record, 0, rejection, record.payload), left, out),
+    };
+    for (index, whole) in (0..).zip(batch.wholes()) {
+        if *left == 0 {
+            return;
+        }
+        match whole.check() {
+            Ok(()) if video.is_none_or(|video| whole.event.video_id == video) => {
+                event_shown(source, record, index, &whole.to_json(), left, out);
+            }
+            Ok(()) => {}
+            Err(_) if video.is_some() => {}
+            Err(rejection) => write(&refused(source, record, index, rejection, &whole.to_json()), left, out),
         }
     }
+}
+
+fn refused<'a>(source: Source, record: &Record<'_>, index: u32, rejection: Rejection, original: &[u8]) -> Line<'a> {
+    let Rejection { reason, detail } = rejection;
+    let original = Some(Original::of(original));
+    Line { index: Some(index), rejected: Some(reason.as_str()), detail: Some(detail), original, ..line(source, record) }
 }
 
 /// JSON on one line: a newline in it can only stand between its parts.
@@ -334,6 +362,39 @@ mod tests {
         assert_eq!((&all[1]["text"], &all[3]["hex"]), (&"not json".into(), &"ff".into()));
         assert_eq!(shown(RecordKind::Ndjson, batch, None, 2).len(), 2);
         assert_eq!(shown(RecordKind::Ndjson, batch, Some("v"), 9).len(), 1);
+    }
+
+    #[test]
+    fn each_event_of_a_columnar_batch_is_shown_as_json() {
+        let events: [(&[u8], _); 3] = [
+            (br#"{"event_id":"e","video_id":"v","ts":1763640000000}"#, None),
+            (br#"{"event_id":"550e8400-e29b-41d4-a716-446655440000","video_id":"w","space_id":"s","ts":1763640000001}"#, None),
+            (br#"{"event_id":"f","video_id":"v","ts":1763640000002,"watch_ms":7}"#, Some("{\"more\":{\"b\":\n1.50}}")),
+        ];
+        let mut writer = schemas::view_batch::Writer::new();
+        for (event, others) in &events {
+            writer.push(&json::decode(event).unwrap(), *others).unwrap();
+        }
+        let payload = writer.finish();
+        let all = shown(RecordKind::ViewBatch, &payload, None, 9);
+        for (line, (event, others)) in all.iter().zip(&events) {
+            let mut event: serde_json::Value = serde_json::from_slice(event).unwrap();
+            if others.is_some() {
+                event["more"]["b"] = 1.5.into();
+            }
+            assert_eq!((&line["event"], &line["kind"]), (&event, &"view_batch".into()));
+        }
+        assert_eq!(all.iter().map(|line| line["index"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(shown(RecordKind::ViewBatch, &payload, Some("v"), 9).len(), 2);
+        assert_eq!(shown(RecordKind::ViewBatch, &payload, None, 2).len(), 2);
+        // Its first text id is `e`; a control character in its place is that event's fault alone.
+        let at = payload.windows(2).position(|pair| pair == b"ef").unwrap();
+        let damaged = [&payload[..at], b"\x07", &payload[at + 1..]].concat();
+        let told: Vec<_> = shown(RecordKind::ViewBatch, &damaged, None, 9).iter().map(|line| line["rejected"].clone()).collect();
+        assert_eq!(told, ["bad_id".into(), serde_json::Value::Null, serde_json::Value::Null]);
+        let broken = shown(RecordKind::ViewBatch, &payload[1..], None, 9);
+        assert_eq!((broken.len(), &broken[0]["rejected"]), (1, &"bad_batch".into()));
+        assert!(shown(RecordKind::ViewBatch, &payload[1..], Some("v"), 9).is_empty());
     }
 
     #[test]
