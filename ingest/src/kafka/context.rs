@@ -21,7 +21,6 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         match (&self.failure, error.rdkafka_error_code()) {
             (Some(failure), Some(RDKafkaErrorCode::Fatal)) => failure.fail(format!("its client met a fatal error: {reason}")),
-            (_, Some(RDKafkaErrorCode::PartitionEOF)) => super::lane::keep_end(reason),
             // librdkafka goes on by itself, and has said the same as a log line.
             _ => tracing::debug!(%error, reason, "Kafka client"),
         }

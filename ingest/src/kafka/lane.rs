@@ -4,21 +4,19 @@
 //! common queue stays off), so that no record can come another way; those fetched for an earlier position are outdated by the new
 //! assignment and are dropped in the queue.
 
-use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::Message;
-use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionList};
 use schemas::{Offset, Record};
 
 use super::context::Context;
 use super::growth::Growth;
 use super::message;
+use super::queue::{Fault, Queue};
 use crate::log::{LogError, ReadLimit};
 
 /// The longest wait for a record without looking whether the log has failed.
@@ -33,7 +31,7 @@ pub(super) struct Lane {
     consumer: Arc<BaseConsumer<Context>>,
     topic: Arc<str>,
     partition: i32,
-    queue: Option<PartitionQueue<Context>>,
+    queue: Option<Queue>,
     /// Between the two offsets is no record: the first lies after the last one lent, before the second all has been passed.
     stands: Option<(Offset, Offset)>,
     /// When it was last read.
@@ -84,9 +82,8 @@ impl Lane {
     pub(super) fn place(&mut self, from: Offset, growth: &Arc<Growth>) -> Result<(), LogError> {
         self.rest();
         let unavailable = |what: &str| LogError::Unavailable(format!("partition {} cannot be read: {what}", self.partition));
-        let mut queue = self.consumer.split_partition_queue(&self.topic, self.partition).ok_or_else(|| unavailable("it has no queue"))?;
-        let growth = Arc::clone(growth);
-        queue.set_nonempty_callback(move || growth.grow());
+        let queue = Queue::split(&self.consumer, &self.topic, self.partition, growth);
+        let queue = queue.ok_or_else(|| unavailable("it has no queue"))?;
         let start = i64::try_from(from.0).map_err(|_| unavailable("the offset is too large"))?;
         let assigned = self.partition_list(Position::Offset(start)).and_then(|list| self.consumer.incremental_assign(&list));
         assigned.map_err(|error| unavailable(&error.to_string()))?;
@@ -124,7 +121,7 @@ impl Lane {
     ) -> (Offset, Option<Trouble>) {
         let deadline = until.and_then(|_| Instant::now().checked_add(limit.patience));
         let (mut next, mut records, mut bytes) = (from, 0, 0);
-        let (Some(queue), Some((_, passed))) = (&self.queue, self.stands) else { return (from, None) };
+        let (Some(queue), Some((_, passed))) = (&mut self.queue, self.stands) else { return (from, None) };
         let mut passed = passed.max(from);
         let mut trouble = None;
         while records < limit.records && bytes < limit.bytes {
@@ -134,33 +131,35 @@ impl Lane {
                 next = next.max(until);
                 break;
             }
-            let wait = until.map_or(Duration::ZERO, |_| left(deadline).min(LOOK_UP_EVERY));
-            match queue.poll(wait) {
-                None if wait.is_zero() => break,
-                None => {}
-                Some(Ok(message)) => {
-                    // A stale fetch may bring what lies before; an offset is never negative.
-                    let Some(offset) = u64::try_from(message.offset()).ok().map(Offset).filter(|offset| *offset >= passed) else {
-                        continue;
-                    };
-                    let record = message::record(&message, offset);
-                    records += 1;
-                    bytes = bytes.saturating_add(record.payload.len());
-                    (next, passed) = (offset.next(), offset.next());
-                    trouble = None;
-                    if each(record).is_break() {
-                        break;
-                    }
+            let Some(message) = queue.next() else {
+                let wait = until.map_or(Duration::ZERO, |_| left(deadline).min(LOOK_UP_EVERY));
+                if !queue.take(wait) && wait.is_zero() {
+                    break;
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => passed = passed.max(end_reached().unwrap_or(passed)),
-                Some(Err(error)) => {
-                    let met = understand(&error, passed);
-                    let ends_it = !matches!(met, Trouble::Passing(_));
-                    trouble = Some(met);
-                    if ends_it {
-                        break;
-                    }
+                continue;
+            };
+            if let Some(fault) = message.fault() {
+                if fault.is(Code::PartitionEOF) {
+                    passed = passed.max(fault.at.unwrap_or(passed));
+                    continue;
                 }
+                let met = understand(fault, passed);
+                let ends_it = !matches!(met, Trouble::Passing(_));
+                trouble = Some(met);
+                if ends_it {
+                    break;
+                }
+                continue;
+            }
+            // A stale fetch may bring what lies before; an offset is never negative.
+            let Some(offset) = message.offset().filter(|offset| *offset >= passed) else { continue };
+            let record = message::record(&message, offset);
+            records += 1;
+            bytes = bytes.saturating_add(record.payload.len());
+            (next, passed) = (offset.next(), offset.next());
+            trouble = None;
+            if each(record).is_break() {
+                break;
             }
         }
         self.stands = Some((next, passed));
@@ -179,39 +178,17 @@ fn left(deadline: Option<Instant>) -> Duration {
 }
 
 /// What an error in a partition's queue means.
-fn understand(error: &KafkaError, at: Offset) -> Trouble {
-    use RDKafkaErrorCode as Code;
-    if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
-        return Trouble::Fatal(error.to_string());
+fn understand(fault: Fault, at: Offset) -> Trouble {
+    let is = |codes: &[Code]| codes.iter().any(|code| fault.is(*code));
+    if is(&[Code::Fatal]) {
+        Trouble::Fatal(fault.text)
+    } else if is(&[Code::AutoOffsetReset, Code::OffsetOutOfRange, Code::LogTruncation]) {
+        Trouble::OutOfRange
+    } else if is(&[Code::BadMessage, Code::BadCompression, Code::InvalidMessage, Code::InvalidRecord, Code::NotImplemented]) {
+        Trouble::Damaged(at, fault.text)
+    } else {
+        Trouble::Passing(fault.text)
     }
-    match error.rdkafka_error_code() {
-        Some(Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::LogTruncation) => Trouble::OutOfRange,
-        Some(Code::BadMessage | Code::BadCompression | Code::InvalidMessage | Code::InvalidRecord | Code::NotImplemented) => {
-            Trouble::Damaged(at, error.to_string())
-        }
-        _ => Trouble::Passing(error.to_string()),
-    }
-}
-
-thread_local! {
-    /// The end that librdkafka last told this thread of.
-    static END_TOLD: Cell<Option<Offset>> = const { Cell::new(None) };
-}
-
-/// Keeps the offset of "reached end of partition": rdkafka passes the offset only within this text, and calls with it on the thread
-/// that polls, right before the poll returns. A text that cannot be read says nothing: the reader then waits instead of concluding.
-pub(super) fn keep_end(reason: &str) {
-    END_TOLD.set(end_in(reason));
-}
-
-fn end_reached() -> Option<Offset> {
-    END_TOLD.take()
-}
-
-fn end_in(reason: &str) -> Option<Offset> {
-    let (_, rest) = reason.split_once("reached end of partition at offset ")?;
-    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
-    digits.parse().ok().map(Offset)
 }
 
 #[cfg(test)]
@@ -219,18 +196,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_is_read_from_what_librdkafka_says() {
-        assert_eq!(end_in("Fetch from broker 1 reached end of partition at offset 120 (HighwaterMark 121)"), Some(Offset(120)));
-        assert_eq!(end_in("Fetch from broker 1 reached end of partition at offset -1 (HighwaterMark 0)"), None);
-        assert_eq!(end_in("Fetch from broker 1 failed: Broker: Leader not available"), None);
-    }
-
-    #[test]
     fn errors_in_a_queue_are_damage_a_wrong_offset_or_pass() {
-        let met = |code| understand(&KafkaError::MessageConsumption(code), Offset(7));
-        assert!(matches!(met(RDKafkaErrorCode::AutoOffsetReset), Trouble::OutOfRange));
-        assert!(matches!(met(RDKafkaErrorCode::BadMessage), Trouble::Damaged(Offset(7), _)));
-        assert!(matches!(met(RDKafkaErrorCode::LeaderNotAvailable), Trouble::Passing(_)));
-        assert!(matches!(understand(&KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::Fatal), Offset(7)), Trouble::Fatal(_)));
+        let met = |code: Code| understand(Fault { code: code as i32, at: None, text: String::new() }, Offset(7));
+        assert!(matches!(met(Code::AutoOffsetReset), Trouble::OutOfRange));
+        assert!(matches!(met(Code::BadMessage), Trouble::Damaged(Offset(7), _)));
+        assert!(matches!(met(Code::LeaderNotAvailable), Trouble::Passing(_)));
+        assert!(matches!(met(Code::Fatal), Trouble::Fatal(_)));
     }
 }

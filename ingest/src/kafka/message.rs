@@ -7,9 +7,10 @@
 //!
 //! The key is not looked at, and a message without a payload (a tombstone) is an empty one.
 
-use rdkafka::Message;
-use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders};
+use rdkafka::message::{Header, OwnedHeaders};
 use schemas::{Millis, Offset, Record, RecordKind, view_batch};
+
+use super::queue::Message;
 
 const CONTENT_TYPE: &str = "content-type";
 const HISTORICAL: &str = "tallymark-historical";
@@ -40,20 +41,18 @@ pub(super) fn headers(kind: RecordKind, historical: bool) -> Option<OwnedHeaders
 /// About how many bytes the headers add to a message.
 pub(super) const HEADER_BYTES: usize = 128;
 
-/// A message as the record it is; borrowed from it. The append time is the broker's.
-pub(super) fn record<'a>(message: &'a BorrowedMessage<'_>, offset: Offset) -> Record<'a> {
+/// A message as the record it is; borrowed from it. The append time is the message's timestamp: the topic says whose that is.
+pub(super) fn record<'a>(message: &'a Message<'_>, offset: Offset) -> Record<'a> {
     let (mut kind, mut historical) = (RecordKind::Json, false);
-    if let Some(headers) = message.headers() {
-        for header in headers.iter() {
-            if header.key.eq_ignore_ascii_case(CONTENT_TYPE) {
-                kind = header.value.map_or(RecordKind::Json, self::kind);
-            } else if header.key.eq_ignore_ascii_case(HISTORICAL) {
-                historical = header.value == Some(b"1");
-            }
+    message.headers(|key, value| {
+        if key.eq_ignore_ascii_case(CONTENT_TYPE.as_bytes()) {
+            kind = value.map_or(RecordKind::Json, self::kind);
+        } else if key.eq_ignore_ascii_case(HISTORICAL.as_bytes()) {
+            historical = value == Some(b"1");
         }
-    }
-    let append_time = message.timestamp().to_millis().map_or(Millis::NEVER, Millis);
-    Record { offset, append_time, kind, historical, payload: message.payload().unwrap_or_default() }
+    });
+    let append_time = message.timestamp_ms().map_or(Millis::NEVER, Millis);
+    Record { offset, append_time, kind, historical, payload: message.payload() }
 }
 
 /// The content type to send; none for JSON, which needs none.
@@ -103,6 +102,8 @@ fn protobuf_kind(name: &str) -> RecordKind {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "in a test a failed expectation is a panic")]
 mod tests {
+    use rdkafka::message::Headers;
+
     use super::*;
 
     #[test]

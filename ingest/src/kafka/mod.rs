@@ -12,6 +12,7 @@
 //! | `message` | a record as a Kafka message and back |
 //! | `producing` | appends and their delivery reports |
 //! | `lanes`, `lane` | where readers stand in a partition, and lending records from there |
+//! | `queue` | a partition's queue and the messages in it, taken many at once |
 //! | `group` | [`Membership`] by a consumer group |
 //! | `owners` | who holds which partition, read from the group |
 //! | [`topics`] | making topics and refusing those with settings that lose or misdate records |
@@ -35,6 +36,7 @@ mod message;
 mod options;
 mod owners;
 mod producing;
+mod queue;
 pub mod topics;
 mod watching;
 
