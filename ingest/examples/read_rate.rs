@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use ingest::kafka::topics::{TopicSpec, create};
-use ingest::kafka::{KafkaLog, KafkaOptions};
+use ingest::kafka::{AppendTimes, KafkaLog, KafkaOptions};
 use ingest::{EventLog, ReadLimit};
 use rdkafka::bindings as sys;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -43,13 +43,8 @@ fn main() {
     let options = |properties: &str| {
         let properties = properties.split(',').filter_map(|pair| pair.split_once('='));
         let properties: BTreeMap<String, String> = properties.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        KafkaOptions {
-            brokers: brokers.clone(),
-            topic: topic.clone(),
-            group: "read-rate".into(),
-            client_id: "read-rate".into(),
-            properties,
-        }
+        let (name, append_times) = ("read-rate".to_owned(), AppendTimes::Broker);
+        KafkaOptions { brokers: brokers.clone(), topic: topic.clone(), group: name.clone(), client_id: name, properties, append_times }
     };
     let (mut rounds, mut runs) = (3, Vec::new());
     for word in rest {

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use ingest::conformance::{UNLIMITED, read_all};
 use ingest::kafka::topics::{TopicSpec, create};
-use ingest::kafka::{KafkaLog, KafkaOptions};
+use ingest::kafka::{AppendTimes, KafkaLog, KafkaOptions};
 use ingest::{EventLog, LogError, ReadLimit};
 use kafka_support::{admin, blocking, fill, fresh, numbered, open, options, spec, topic, until, with};
 use rdkafka::ClientConfig;
@@ -121,6 +121,103 @@ async fn half_a_million_records_are_read_in_one_go() {
     .await;
     println!("{COUNT} records read in {took:?}");
     assert!(took < SOON, "a fetch that waits for nothing takes this long: {took:?}");
+}
+
+/// Records 0 to `COUNT`, which are more than a reader takes from librdkafka at once; and a log that has not read them yet.
+async fn taken_in_several_goes() -> (Arc<KafkaLog>, u64) {
+    const COUNT: u64 = 5_000;
+    let log = open(&topic(2).await).await.unwrap();
+    fill(&log, A, COUNT).await;
+    (log, COUNT)
+}
+
+/// Lends records until `stop` says yes, and returns their offsets. They must be `numbered` by these.
+fn lend_until(log: &KafkaLog, from: u64, limit: ReadLimit, mut stop: impl FnMut(u64) -> bool) -> Vec<u64> {
+    let mut lent = Vec::new();
+    let next = log.read(A, Offset(from), limit, &mut |record| {
+        assert_eq!(record.payload, numbered(record.offset.0).payload);
+        lent.push(record.offset.0);
+        if stop(record.offset.0) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!(next.unwrap().0, lent.last().map_or(from, |last| last + 1));
+    lent
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_stops_anywhere_goes_on_there_and_nothing_is_lost_or_lent_twice() {
+    if test_servers::skipped() {
+        return;
+    }
+    let (log, count) = taken_in_several_goes().await;
+    blocking(move || {
+        let few = |records, bytes| ReadLimit { records, bytes, ..UNLIMITED };
+        for patience in [SOON, Duration::ZERO] {
+            let (mut lent, mut step, began) = (Vec::new(), 0, Instant::now());
+            while (lent.len() as u64) < count {
+                assert!(began.elapsed() < SOON, "stands at {}", lent.len());
+                step += 1;
+                // By a break after 1 to 700 records, by their number, or by their bytes.
+                let stop_at = lent.len() as u64 + step * 97 % 700;
+                let limit = match step % 3 {
+                    0 => UNLIMITED,
+                    1 => few(1 + step as usize * 31 % 600, usize::MAX),
+                    _ => few(usize::MAX, 1 + step as usize * 7_919 % 40_000),
+                };
+                lent.extend(lend_until(&log, lent.len() as u64, ReadLimit { patience, ..limit }, |offset| offset >= stop_at));
+            }
+            assert_eq!(lent, (0..count).collect::<Vec<_>>());
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_leaps_gets_what_is_there_and_nothing_of_where_it_was() {
+    if test_servers::skipped() {
+        return;
+    }
+    let (log, count) = taken_in_several_goes().await;
+    blocking(move || {
+        for patience in [SOON, Duration::ZERO] {
+            // Forwards by little (what is there has been taken already), forwards by much, and back.
+            for from in [0, 3, 40, 4_000, 10, 11, 700, 0, count - 1, 0] {
+                let (limit, began) = (ReadLimit { patience, ..UNLIMITED }, Instant::now());
+                let mut lent = Vec::new();
+                while lent.is_empty() {
+                    assert!(began.elapsed() < SOON, "nothing at {from}");
+                    lent = lend_until(&log, from, limit, |offset| offset > from);
+                }
+                assert!([from, from + 1].starts_with(&lent), "{lent:?} at {from}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_benchmarks_topic_keeps_the_times_of_its_producer() {
+    if test_servers::skipped() {
+        return;
+    }
+    let by_producers = KafkaOptions { append_times: AppendTimes::Producer, ..options(&fresh("dated")) };
+    let (making, spec) = (by_producers.clone(), spec(&by_producers.topic, 2));
+    blocking(move || create(&making, &[spec]).unwrap()).await;
+    let by_brokers = KafkaOptions { append_times: AppendTimes::Broker, ..by_producers.clone() };
+    let refused = open(&by_brokers).await.err().unwrap();
+    assert!(matches!(&refused, LogError::Open { detail, .. } if detail.contains("LogAppendTime")), "{refused}");
+    let log = open(&by_producers).await.unwrap();
+    let foreign = producer(&[]);
+    for time in [1_000_000, 2_000_000] {
+        let record = BaseRecord::<(), str>::to(&by_producers.topic).partition(0).payload("{}").timestamp(time);
+        foreign.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    blocking(move || {
+        foreign.flush(SOON).unwrap();
+        let times: Vec<_> = read_all(&*log, A, Offset(0)).unwrap().iter().map(|kept| kept.append_time).collect();
+        assert_eq!(times, [Millis(1_000_000), Millis(2_000_000)]);
+        assert_eq!(log.first_at_or_after(A, Millis(1_500_000)).unwrap(), Offset(1));
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

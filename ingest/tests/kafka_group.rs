@@ -16,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ingest::kafka::{KafkaLog, KafkaOptions};
+use ingest::kafka::{AppendTimes, KafkaLog, KafkaOptions};
 use ingest::{EventLog, Membership};
 use kafka_support::{blocking, fill, named, open, topic, until, with};
 use rdkafka::ClientConfig;
@@ -202,9 +202,8 @@ impl Drop for OtherProcess {
 fn another_process() {
     let Ok(value) = std::env::var(OTHER) else { return };
     let (brokers, topic) = value.split_once(' ').unwrap();
-    let group = format!("{topic}-group");
-    let options =
-        KafkaOptions { brokers: brokers.into(), topic: topic.into(), group, client_id: "other".into(), properties: Default::default() };
+    let [brokers, topic, group, client_id] = [brokers.to_owned(), topic.to_owned(), format!("{topic}-group"), "other".to_owned()];
+    let options = KafkaOptions { brokers, topic, group, client_id, properties: Default::default(), append_times: AppendTimes::Broker };
     let log = KafkaLog::open(with(&options, SESSION)).unwrap();
     let member = log.join().unwrap();
     let mut seen = member.assigned(0, Duration::ZERO);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ingest::kafka::topics::{self, TopicSpec};
-use ingest::kafka::{KafkaLog, KafkaOptions};
+use ingest::kafka::{AppendTimes, KafkaLog, KafkaOptions};
 use ingest::{EventLog, LogError};
 
 use super::{BackendError, blocking, read_named, rejected_topic};
@@ -56,6 +56,7 @@ fn options(settings: &Settings, topic: &str) -> Result<KafkaOptions, BackendErro
         group: kafka.group.clone(),
         client_id,
         properties: properties(settings)?,
+        append_times: AppendTimes::Broker,
     })
 }
 

@@ -49,7 +49,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use schemas::{LogId, Millis, NewRecord, Offset, Record, Source};
 
-pub use options::KafkaOptions;
+pub use options::{AppendTimes, KafkaOptions};
 
 use crate::log::{Appended, Ends, EventLog, LogError, ReadLimit};
 use crate::membership::Membership;

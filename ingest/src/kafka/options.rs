@@ -58,16 +58,39 @@ pub struct KafkaOptions {
     pub client_id: String,
     /// Any property of librdkafka; applied last, to every client.
     pub properties: BTreeMap<String, String>,
+    /// Who dates the records.
+    pub append_times: AppendTimes,
+}
+
+/// Who dates a topic's records: whose clock the append times are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AppendTimes {
+    /// The brokers (`message.timestamp.type=LogAppendTime`). Any other topic is refused.
+    #[default]
+    Broker,
+    /// The producers (`CreateTime`): for benchmarks, whose records stand for those of another time. Such a topic lets producers date
+    /// records, so nothing stops them from breaking the log clock.
+    Producer,
+}
+
+impl AppendTimes {
+    /// The topic's `message.timestamp.type`.
+    pub(super) const fn timestamp_type(self) -> &'static str {
+        match self {
+            Self::Broker => "LogAppendTime",
+            Self::Producer => "CreateTime",
+        }
+    }
 }
 
 impl fmt::Debug for KafkaOptions {
     /// Leaves the values of properties out: some are secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { brokers, topic, group, client_id, properties } = self;
+        let Self { brokers, topic, group, client_id, properties, append_times } = self;
         let properties: Vec<&String> = properties.keys().collect();
         let mut debug = f.debug_struct("KafkaOptions");
         debug.field("brokers", brokers).field("topic", topic).field("group", group);
-        debug.field("client_id", client_id).field("properties", &properties).finish()
+        debug.field("client_id", client_id).field("properties", &properties).field("append_times", append_times).finish()
     }
 }
 
@@ -198,7 +221,8 @@ mod tests {
 
     fn with(properties: &[(&str, &str)]) -> KafkaOptions {
         let properties = properties.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        KafkaOptions { brokers: "127.0.0.1:1".into(), topic: "views".into(), group: "g".into(), client_id: "me".into(), properties }
+        let [brokers, topic, group, client_id] = ["127.0.0.1:1", "views", "g", "me"].map(String::from);
+        KafkaOptions { brokers, topic, group, client_id, properties, append_times: AppendTimes::Broker }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! | setting | why |
 //! |---|---|
-//! | `message.timestamp.type=LogAppendTime` | the append time is the only clock that counting knows; a producer's own would decide what is late |
+//! | `message.timestamp.type=LogAppendTime` | the append time is the only clock that counting knows; a producer's own would decide what is late (benchmarks may want that: [`AppendTimes::Producer`]) |
 //! | `cleanup.policy=delete` | compaction would remove events that share a key |
 //! | `max.message.bytes` | a record of the collector must fit |
 //! | `min.insync.replicas`, no unclean election | an acknowledged record survives the loss of a broker |
@@ -21,7 +21,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use super::ANSWER_WITHIN;
 use super::context::Context;
 use super::description::{Description, describe};
-use super::options::KafkaOptions;
+use super::options::{AppendTimes, KafkaOptions};
 use crate::log::LogError;
 
 /// The least that a topic must take in one message: what the collector makes, with what surrounds it.
@@ -50,10 +50,10 @@ pub struct TopicSpec {
 
 impl TopicSpec {
     /// The settings that it is made with, and held to.
-    fn settings(&self) -> BTreeMap<&'static str, String> {
+    fn settings(&self, append_times: AppendTimes) -> BTreeMap<&'static str, String> {
         BTreeMap::from([
             ("cleanup.policy", "delete".to_owned()),
-            ("message.timestamp.type", "LogAppendTime".to_owned()),
+            ("message.timestamp.type", append_times.timestamp_type().to_owned()),
             ("max.message.bytes", MESSAGE_BYTES_MADE.to_owned()),
             ("min.insync.replicas", self.min_insync.to_string()),
             ("retention.ms", self.retention_ms.to_string()),
@@ -88,7 +88,7 @@ fn ensure(admin: &AdminClient<Context>, options: &KafkaOptions, spec: &TopicSpec
         (Ok(partitions), Ok(replication)) => (partitions, replication),
         _ => return Err(options.refused("so many partitions or replicas cannot be")),
     };
-    let settings = spec.settings();
+    let settings = spec.settings(options.append_times);
     let mut topic = NewTopic::new(&spec.name, partitions, TopicReplication::Fixed(replication));
     for (key, value) in &settings {
         topic = topic.set(key, value);
@@ -152,7 +152,8 @@ fn hold_to(options: &KafkaOptions, spec: &TopicSpec, found: &Description, settin
             spec.replication
         )));
     }
-    let wrong: Vec<(&str, String)> = spec.settings().into_iter().filter(|(key, value)| !fits(key, value, settings.get(*key))).collect();
+    let wanted = spec.settings(options.append_times);
+    let wrong: Vec<(&str, String)> = wanted.into_iter().filter(|(key, value)| !fits(key, value, settings.get(*key))).collect();
     if wrong.is_empty() {
         return Ok(());
     }
@@ -184,7 +185,7 @@ fn more(options: &KafkaOptions, spec: &TopicSpec) -> String {
 /// Refuses a topic that cannot be a log; warns of one that can lose records. Returns how large its messages may be, in bytes.
 pub(super) fn check_settings(options: &KafkaOptions, replication: usize) -> Result<usize, LogError> {
     let settings = settings(&connect(options)?, options)?;
-    let (refused, warnings) = judge(&settings, replication);
+    let (refused, warnings) = judge(&settings, options.append_times, replication);
     for warning in warnings {
         tracing::warn!(topic = options.topic, "{warning}");
     }
@@ -203,7 +204,7 @@ pub(super) fn check_settings(options: &KafkaOptions, replication: usize) -> Resu
 type Refused = ((&'static str, &'static str), &'static str);
 
 /// What is wrong with the topic's settings, as what must be and why; and what may become wrong.
-fn judge(settings: &BTreeMap<String, String>, replication: usize) -> (Option<Refused>, Vec<String>) {
+fn judge(settings: &BTreeMap<String, String>, append_times: AppendTimes, replication: usize) -> (Option<Refused>, Vec<String>) {
     let is = |key: &str| settings.get(key).map_or("", String::as_str);
     let number = |key: &str| is(key).parse::<usize>().unwrap_or(0);
     let mut warnings = Vec::new();
@@ -213,8 +214,12 @@ fn judge(settings: &BTreeMap<String, String>, replication: usize) -> (Option<Ref
     if is("unclean.leader.election.enable") == "true" {
         warnings.push("unclean.leader.election.enable is on: an election may lose records that were acknowledged and counted".to_owned());
     }
-    let refused = if is("message.timestamp.type") != "LogAppendTime" {
-        Some((("message.timestamp.type", "LogAppendTime"), "producers' clocks would decide which events are late"))
+    let why_not_so_dated = match append_times {
+        AppendTimes::Broker => "producers' clocks would decide which events are late",
+        AppendTimes::Producer => "its records are to be dated by their producers",
+    };
+    let refused = if is("message.timestamp.type") != append_times.timestamp_type() {
+        Some((("message.timestamp.type", append_times.timestamp_type()), why_not_so_dated))
     } else if is("cleanup.policy") != "delete" {
         Some((("cleanup.policy", "delete"), "compaction removes events before they are counted"))
     } else if number("max.message.bytes") < MESSAGE_BYTES_MIN {
@@ -282,12 +287,12 @@ mod tests {
 
     fn good() -> BTreeMap<String, String> {
         let spec = TopicSpec { name: "views".into(), partitions: 3, replication: 3, min_insync: 2, retention_ms: -1 };
-        spec.settings().into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+        spec.settings(AppendTimes::Broker).into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
     #[test]
     fn a_topic_as_it_is_made_is_accepted_without_a_warning() {
-        assert_eq!(judge(&good(), 3), (None, Vec::new()));
+        assert_eq!(judge(&good(), AppendTimes::Broker, 3), (None, Vec::new()));
     }
 
     #[test]
@@ -303,11 +308,13 @@ mod tests {
         ] {
             let mut settings = good();
             settings.insert(key.into(), value.into());
-            let (fault, warnings) = judge(&settings, 3);
+            let (fault, warnings) = judge(&settings, AppendTimes::Broker, 3);
             assert_eq!((fault.map(|((key, _), _)| key), warnings.len()), (refused.then_some(key), warned), "{key}={value}");
         }
+        let by_producers = judge(&good(), AppendTimes::Producer, 3).0;
+        assert_eq!(by_producers.map(|(wrong, _)| wrong), Some(("message.timestamp.type", "CreateTime")), "a benchmark's topic is another");
         let mut alone = good();
         alone.insert("min.insync.replicas".into(), "1".into());
-        assert_eq!(judge(&alone, 1).1.len(), 0, "a single replica is a choice of its own");
+        assert_eq!(judge(&alone, AppendTimes::Broker, 1).1.len(), 0, "a single replica is a choice of its own");
     }
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use ingest::kafka::topics::{TopicSpec, create};
-use ingest::kafka::{KafkaLog, KafkaOptions};
+use ingest::kafka::{AppendTimes, KafkaLog, KafkaOptions};
 use ingest::{Appended, EventLog, LogError};
 use rdkafka::ClientConfig;
 use rdkafka::admin::AdminClient;
@@ -29,8 +29,14 @@ pub(crate) fn fresh(what: &str) -> String {
 }
 
 pub(crate) fn options(topic: &str) -> KafkaOptions {
-    let (group, client_id) = (format!("{topic}-group"), "tester".to_owned());
-    KafkaOptions { brokers: test_servers::kafka().bootstrap(), topic: topic.into(), group, client_id, properties: BTreeMap::new() }
+    KafkaOptions {
+        brokers: test_servers::kafka().bootstrap(),
+        topic: topic.into(),
+        group: format!("{topic}-group"),
+        client_id: "tester".into(),
+        properties: BTreeMap::new(),
+        append_times: AppendTimes::Broker,
+    }
 }
 
 pub(crate) fn with(options: &KafkaOptions, properties: &[(&str, &str)]) -> KafkaOptions {
