@@ -267,7 +267,10 @@ impl Lanes {
         let cell = self.feeds.get(slot).ok_or_else(missing)?;
         let _one = lock(&self.starting);
         if cell.get().is_none() {
-            let _ = cell.set(Feed::start(&self.options, &self.options.consumer(self.partitions), &self.failure)?);
+            // Only readers with patience need to know where a partition ends, and they use the other slots.
+            let config =
+                if slot == FOLDS { self.options.folding_consumer(self.partitions) } else { self.options.consumer(self.partitions) };
+            let _ = cell.set(Feed::start(&self.options, &config, &self.failure)?);
         }
         cell.get().map(|feed| Arc::clone(&feed.consumer)).ok_or_else(missing)
     }

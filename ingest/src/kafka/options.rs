@@ -42,6 +42,9 @@ const NOT_HERE: &[(&str, &str)] = &[
 /// How much fetched and unread records may take, in KiB, of all partitions that one consumer reads; at least 1 MiB and at most 8 MiB each.
 const FETCHED_KIB_MAX: u32 = 256 << 10;
 
+/// How many records may wait, of all partitions that one consumer reads; at least 4,000 and at most 20,000 each.
+const FETCHED_MESSAGES: u32 = 1_000_000;
+
 /// How often a client looks for new partitions and leaders unless told otherwise, in ms.
 const REFRESH_MS: &str = "5000";
 
@@ -122,16 +125,28 @@ impl KafkaOptions {
     /// A client whose partitions and positions are given by hand, for a topic of `partitions` partitions.
     pub(super) fn consumer(&self, partitions: NonZeroU32) -> ClientConfig {
         let mut config = self.consuming();
-        // At an idle partition a fetch lasts so long, and a reader that wants another position waits for it.
-        config.set("fetch.wait.max.ms", "100").set("fetch.error.backoff.ms", "100");
+        // A broker answers one fetch at a time, for all partitions of it that want records, and waits so long if these have none: a
+        // partition with records that had enough when the fetch was sent gets no more before it is answered, and a reader that wants
+        // another position waits too.
+        config.set("fetch.wait.max.ms", "20").set("fetch.error.backoff.ms", "100");
         // The default of a second starves a fold that has emptied its queue.
-        config.set("fetch.queue.backoff.ms", "5");
-        // Of each partition, as each has a queue of its own.
+        config.set("fetch.queue.backoff.ms", "1");
+        // What is taken apart in small pieces is still in the CPU's cache when it is read.
+        config.set("max.partition.fetch.bytes", "262144").set("check.crcs", "true");
+        // Of each partition, as each has a queue of its own. A reader takes messages out of it before it lends them, so that up to
+        // twice as much may wait.
         let fetched_kib = (FETCHED_KIB_MAX / partitions).clamp(1 << 10, 8 << 10);
-        config.set("queued.max.messages.kbytes", fetched_kib.to_string()).set("check.crcs", "true");
+        config.set("queued.max.messages.kbytes", fetched_kib.to_string());
         // A small record takes half a KiB beside its bytes while it waits: the default of 100,000 would be most of the memory.
-        config.set("queued.min.messages", "20000");
+        config.set("queued.min.messages", (FETCHED_MESSAGES / partitions).clamp(4_000, 20_000).to_string());
         self.with_properties(config)
+    }
+
+    /// The consumer of folds. They have no use for being told that a partition ends, and would be woken by it.
+    pub(super) fn folding_consumer(&self, partitions: NonZeroU32) -> ClientConfig {
+        let mut config = self.consumer(partitions);
+        config.set("enable.partition.eof", "false");
+        config
     }
 
     /// A member of the group.
