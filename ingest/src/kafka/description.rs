@@ -1,7 +1,7 @@
 //! A topic's id, partitions and replication, asked of the cluster.
 //!
 //! The id tells a topic from one of the same name that was made after it was deleted. rdkafka wraps no call that tells it, so this
-//! module calls librdkafka's `DescribeTopics` itself; it is the only one here with unsafe code.
+//! module calls librdkafka's `DescribeTopics` itself.
 #![expect(unsafe_code, reason = "librdkafka's DescribeTopics has no safe wrapper; each use is argued for below")]
 
 use std::ffi::{CStr, CString, c_int};
