@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The layout and its reasons are in `schemas/proto/tallymark/v1/view_batch.proto`: a dictionary of (video, space) pairs, and
-//! for each event an index into it, an offset of time and an id; columns that counting does not need are passed over.
+//! for each event an index into it, an instant and an id; columns that counting does not need are passed over.
 //!
 //! | module | holds |
 //! |---|---|
@@ -73,17 +73,18 @@ mod field {
     pub(super) const ENTRY: Field = column(4, "entry");
     pub(super) const BASE_TS_MS: Field = Field { number: 5, name: "base_ts_ms", wire: Type::Varint };
     pub(super) const TS_OFFSET_MS: Field = column(6, "ts_offset_ms");
-    pub(super) const KIND: Field = column(7, "kind");
-    pub(super) const UUIDS: Field = column(8, "uuids");
-    pub(super) const TEXT_IDS: Field = column(9, "text_ids");
-    pub(super) const VIEWERS: Field = column(10, "viewers");
-    pub(super) const WATCHED: Field = column(11, "watched");
-    pub(super) const WATCH_MS: Field = column(12, "watch_ms");
-    pub(super) const OTHERS: Field = column(13, "others");
+    pub(super) const TS_MS: Field = column(7, "ts_ms");
+    pub(super) const KIND: Field = column(8, "kind");
+    pub(super) const UUIDS: Field = column(9, "uuids");
+    pub(super) const TEXT_IDS: Field = column(10, "text_ids");
+    pub(super) const VIEWERS: Field = column(11, "viewers");
+    pub(super) const WATCHED: Field = column(12, "watched");
+    pub(super) const WATCH_MS: Field = column(13, "watch_ms");
+    pub(super) const OTHERS: Field = column(14, "others");
 
     /// All of a batch, by number from 1.
-    pub(super) const OF_BATCH: [Field; 13] =
-        [VIDEOS, SPACES, ENTRY_SPACE, ENTRY, BASE_TS_MS, TS_OFFSET_MS, KIND, UUIDS, TEXT_IDS, VIEWERS, WATCHED, WATCH_MS, OTHERS];
+    pub(super) const OF_BATCH: [Field; 14] =
+        [VIDEOS, SPACES, ENTRY_SPACE, ENTRY, BASE_TS_MS, TS_OFFSET_MS, TS_MS, KIND, UUIDS, TEXT_IDS, VIEWERS, WATCHED, WATCH_MS, OTHERS];
 
     pub(super) const LENGTHS: Field = column(1, "lengths");
     pub(super) const TEXT: Field = column(2, "text");

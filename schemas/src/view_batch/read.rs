@@ -15,8 +15,7 @@ pub struct ViewBatch<'a> {
     /// Empty if no entry has one.
     entry_spaces: Varints<'a>,
     entries: Varints<'a>,
-    base_ts: Millis,
-    ts_offsets: &'a [[u8; 4]],
+    instants: Instants<'a>,
     /// Empty if all are views.
     kinds: &'a [u8],
     uuids: &'a [[u8; 16]],
@@ -52,13 +51,14 @@ pub struct View {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventId<'a> {
     /// A canonical UUID; the id is its text.
-    Uuid([u8; 16]),
+    Uuid(&'a [u8; 16]),
     /// Any other text; not checked to be an id.
     Text(&'a str),
 }
 
 impl EventId<'_> {
     /// The hash of its text.
+    #[inline]
     pub fn hash(&self) -> EventHash {
         match self {
             Self::Uuid(uuid) => EventHash::of_bytes(&uuid::text(uuid)),
@@ -91,7 +91,7 @@ impl<'a> ViewBatch<'a> {
         if events > 0 && largest.max >= videos.len() as u64 {
             return Err(bad(format!("entry names {} of a dictionary of {} videos", largest.max, videos.len())));
         }
-        let (base_ts, ts_offsets) = instants(&fields, events)?;
+        let instants = Instants::check(&fields, events)?;
         let kinds = flags(&fields, field::KIND, events)?;
         let (uuids, text_ids) = event_ids(&fields, events)?;
         let (watched, watches) = watches(&fields, events)?;
@@ -100,8 +100,7 @@ impl<'a> ViewBatch<'a> {
             spaces,
             entry_spaces,
             entries,
-            base_ts,
-            ts_offsets,
+            instants,
             kinds,
             uuids,
             text_ids,
@@ -138,11 +137,11 @@ impl<'a> ViewBatch<'a> {
 
     /// What counting needs of each event, in order.
     pub fn views(&self) -> impl Iterator<Item = View> + use<'a> {
-        let (base, mut kinds) = (self.base_ts.0, self.kinds);
-        self.entries.zip(self.ts_offsets).map(move |(entry, offset)| View {
-            // Both were checked to be in range.
+        let mut kinds = self.kinds;
+        self.entries.zip(self.instants).map(move |(entry, ts)| View {
+            // It was checked to be in range.
             entry: u32::try_from(entry).unwrap_or_default(),
-            ts: Millis(base.wrapping_add(i32::from_le_bytes(*offset).into())),
+            ts,
             kind: match kinds.split_off_first() {
                 None | Some(0) => Kind::View,
                 Some(_) => Kind::Engaged,
@@ -154,7 +153,7 @@ impl<'a> ViewBatch<'a> {
     pub fn event_ids(&self) -> impl Iterator<Item = EventId<'a>> + use<'a> {
         let (mut uuids, mut texts) = (self.uuids.iter(), self.text_ids);
         std::iter::from_fn(move || match texts.next() {
-            None | Some("") => uuids.next().map(|uuid| EventId::Uuid(*uuid)),
+            None | Some("") => uuids.next().map(EventId::Uuid),
             Some(text) => Some(EventId::Text(text)),
         })
     }
@@ -162,7 +161,7 @@ impl<'a> ViewBatch<'a> {
 
 type Dictionary<'a> = (Texts<'a>, Texts<'a>, Varints<'a>);
 
-fn dictionary<'a>(fields: &Fields<'a, 13>, events: usize) -> Result<Dictionary<'a>, Rejection> {
+fn dictionary<'a>(fields: &Fields<'a, 14>, events: usize) -> Result<Dictionary<'a>, Rejection> {
     let (videos, longest_video) = Texts::check(field::VIDEOS, fields.get(field::VIDEOS))?;
     let (spaces, longest_space) = Texts::check(field::SPACES, fields.get(field::SPACES))?;
     let (entry_spaces, largest) = Varints::check(field::ENTRY_SPACE.name, fields.get(field::ENTRY_SPACE))?;
@@ -182,26 +181,83 @@ fn dictionary<'a>(fields: &Fields<'a, 13>, events: usize) -> Result<Dictionary<'
     Ok((videos, spaces, entry_spaces))
 }
 
-fn instants<'a>(fields: &Fields<'a, 13>, events: usize) -> Result<(Millis, &'a [[u8; 4]]), Rejection> {
-    let base = match fields.get(field::BASE_TS_MS) {
-        [] => 0,
-        varint => split_varint(varint).map_or(0, |(value, _)| unzigzag(value)),
-    };
-    let (offsets, odd) = fields.get(field::TS_OFFSET_MS).as_chunks::<4>();
-    if offsets.len() != events || !odd.is_empty() {
-        let bytes = offsets.len() * 4 + odd.len();
-        return Err(bad(format!("ts_offset_ms has {bytes} bytes for {events} events of 4 bytes")));
+/// When each event was viewed.
+#[derive(Clone, Copy, Debug)]
+enum Instants<'a> {
+    Near { base: i64, offsets: &'a [[u8; 4]] },
+    Far { ts: &'a [[u8; 8]] },
+}
+
+impl<'a> Instants<'a> {
+    fn check(fields: &Fields<'a, 14>, events: usize) -> Result<Self, Rejection> {
+        let (offsets, ts) = (fields.get(field::TS_OFFSET_MS), fields.get(field::TS_MS));
+        let base = split_varint(fields.get(field::BASE_TS_MS)).map(|(value, _)| unzigzag(value));
+        let (instants, odd) = if ts.is_empty() {
+            let (offsets, odd) = offsets.as_chunks();
+            (Self::Near { base: base.unwrap_or(0), offsets }, odd)
+        } else if offsets.is_empty() && base.is_none() {
+            let (ts, odd) = ts.as_chunks();
+            (Self::Far { ts }, odd)
+        } else {
+            return Err(bad("there are instants in ts_ms and in base_ts_ms with ts_offset_ms; one is enough"));
+        };
+        if instants.len() != events || !odd.is_empty() {
+            let bytes = offsets.len() + ts.len();
+            return Err(bad(format!(
+                "the instants have {bytes} bytes, which is not 4 (ts_offset_ms) or 8 (ts_ms) for each of {events} events"
+            )));
+        }
+        let (first, last) = instants.bounds();
+        if [first, last].iter().any(|at| !at.is_representable()) {
+            return Err(bad(format!("the instants from {} to {} leave the years 1 to 9999", first.0, last.0)));
+        }
+        Ok(instants)
     }
-    let range = offsets.iter().map(|offset| i32::from_le_bytes(*offset)).fold((0, 0), |(low, high), at| (at.min(low), at.max(high)));
-    let instant = |offset: i32| base.checked_add(offset.into()).map(Millis).filter(|at| at.is_representable());
-    if instant(range.0).is_none() || instant(range.1).is_none() {
-        return Err(bad(format!("base_ts_ms {base} with offsets from {} to {} leaves the years 1 to 9999", range.0, range.1)));
+
+    const fn len(&self) -> usize {
+        match self {
+            Self::Near { offsets, .. } => offsets.len(),
+            Self::Far { ts } => ts.len(),
+        }
     }
-    Ok((Millis(base), offsets))
+
+    /// The earliest and the latest, as far as numbers go; 1970 if there is none.
+    fn bounds(self) -> (Millis, Millis) {
+        match self {
+            Self::Near { base, offsets } => {
+                let (first, last) = bounds(offsets.iter().map(|offset| i32::from_le_bytes(*offset)));
+                (Millis(base.saturating_add(first.into())), Millis(base.saturating_add(last.into())))
+            }
+            Self::Far { ts } => {
+                let (first, last) = bounds(ts.iter().map(|ts| i64::from_le_bytes(*ts)));
+                (Millis(first), Millis(last))
+            }
+        }
+    }
+}
+
+fn bounds<T: Ord + Copy + Default>(mut all: impl Iterator<Item = T>) -> (T, T) {
+    let first = all.next().unwrap_or_default();
+    all.fold((first, first), |(least, most), at| (least.min(at), most.max(at)))
+}
+
+impl Iterator for Instants<'_> {
+    type Item = Millis;
+
+    #[inline]
+    fn next(&mut self) -> Option<Millis> {
+        match self {
+            // The sum was checked to be in range.
+            Self::Near { base, offsets } => {
+                offsets.split_off_first().map(|offset| Millis(base.wrapping_add(i32::from_le_bytes(*offset).into())))
+            }
+            Self::Far { ts } => ts.split_off_first().map(|ts| Millis(i64::from_le_bytes(*ts))),
+        }
+    }
 }
 
 /// A column of one byte, 0 or 1, for each event, or none at all.
-fn flags<'a>(fields: &Fields<'a, 13>, field: super::Field, events: usize) -> Result<&'a [u8], Rejection> {
+fn flags<'a>(fields: &Fields<'a, 14>, field: super::Field, events: usize) -> Result<&'a [u8], Rejection> {
     let flags = fields.get(field);
     check_len(field, flags.len(), events)?;
     match flags.iter().fold(0, |all, flag| all | flag) {
@@ -210,7 +266,7 @@ fn flags<'a>(fields: &Fields<'a, 13>, field: super::Field, events: usize) -> Res
     }
 }
 
-fn event_ids<'a>(fields: &Fields<'a, 13>, events: usize) -> Result<(&'a [[u8; 16]], Texts<'a>), Rejection> {
+fn event_ids<'a>(fields: &Fields<'a, 14>, events: usize) -> Result<(&'a [[u8; 16]], Texts<'a>), Rejection> {
     let (uuids, odd) = fields.get(field::UUIDS).as_chunks::<16>();
     if !odd.is_empty() {
         return Err(bad(format!("uuids has {} bytes, which is no multiple of 16", uuids.len() * 16 + odd.len())));
@@ -223,7 +279,7 @@ fn event_ids<'a>(fields: &Fields<'a, 13>, events: usize) -> Result<(&'a [[u8; 16
     Ok((uuids, texts))
 }
 
-fn watches<'a>(fields: &Fields<'a, 13>, events: usize) -> Result<(&'a [u8], Varints<'a>), Rejection> {
+fn watches<'a>(fields: &Fields<'a, 14>, events: usize) -> Result<(&'a [u8], Varints<'a>), Rejection> {
     let watched = flags(fields, field::WATCHED, events)?;
     let (watches, Extent { .. }) = Varints::check(field::WATCH_MS.name, fields.get(field::WATCH_MS))?;
     if watched.is_empty() {

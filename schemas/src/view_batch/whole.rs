@@ -84,7 +84,7 @@ impl<'a> ViewBatch<'a> {
 
 fn text(id: EventId<'_>) -> Cow<'_, str> {
     match id {
-        EventId::Uuid(uuid) => uuid::text(&uuid).map(char::from).iter().collect::<String>().into(),
+        EventId::Uuid(uuid) => String::from_utf8_lossy(&uuid::text(uuid)).into_owned().into(),
         EventId::Text(text) => text.into(),
     }
 }

@@ -31,8 +31,7 @@ pub struct Writer {
     videos: Distinct,
     spaces: Distinct,
     entries: Vec<u8>,
-    base_ts: Millis,
-    ts_offsets: Vec<u8>,
+    instants: Vec<Millis>,
     kinds: Vec<u8>,
     uuids: Vec<u8>,
     text_ids: Texts,
@@ -60,7 +59,7 @@ impl Writer {
 
     /// At most so many bytes has [`Writer::finish`]; it may have a few less for each event.
     pub const fn bytes(&self) -> usize {
-        let numbers = self.entries.len() + self.ts_offsets.len() + self.kinds.len() + self.watched.len() + self.watches.len();
+        let numbers = self.entries.len() + self.instants.len() * 8 + self.kinds.len() + self.watched.len() + self.watches.len();
         let texts = self.uuids.len() + self.text_ids.bytes() + self.viewers.bytes() + self.others.bytes();
         FRAME_BYTES + self.videos.bytes() + self.spaces.bytes() + numbers + texts
     }
@@ -68,17 +67,14 @@ impl Writer {
     /// Adds an event, whose ids have been checked, and what else it said as the text of a JSON object.
     ///
     /// # Errors
-    /// If it is too many, too large, or too far in time from the first one. The batch is as it was then.
+    /// If it is too many or too large. The batch is as it was then.
     pub fn push(&mut self, event: &Event<'_>, others: Option<&str>) -> Result<(), Full> {
         debug_assert!(check_id(&event.event_id).is_ok() && check_id(&event.video_id).is_ok(), "{event:?}");
-        let base_ts = if self.is_empty() { event.ts } else { self.base_ts };
-        let ts_offset = event.ts.0.checked_sub(base_ts.0).and_then(|offset| i32::try_from(offset).ok()).ok_or(Full)?;
         let room = self.bytes() + most_bytes(event, others) <= MAX_BYTES;
         if self.len() >= MAX_EVENTS || (!room && !self.is_empty()) {
             return Err(Full);
         }
-        self.base_ts = base_ts;
-        self.add(event, ts_offset, others);
+        self.add(event, others);
         // One that is too large by the estimate may still be a batch alone; then it is measured.
         if !room && self.encode().len() > MAX_BYTES {
             self.clear();
@@ -94,10 +90,10 @@ impl Writer {
         payload
     }
 
-    fn add(&mut self, event: &Event<'_>, ts_offset: i32, others: Option<&str>) {
+    fn add(&mut self, event: &Event<'_>, others: Option<&str>) {
         let space = event.space_id.as_deref().map_or(0, |space| self.spaces.place(space, 0) + 1);
         put_varint(&mut self.entries, self.videos.place(&event.video_id, space).into());
-        self.ts_offsets.extend_from_slice(&ts_offset.to_le_bytes());
+        self.instants.push(event.ts);
         self.kinds.push(match event.kind {
             Kind::View => 0,
             Kind::Engaged => 1,
@@ -127,11 +123,7 @@ impl Writer {
             put_bytes(&mut out, field::ENTRY_SPACE, &numbers);
         }
         put_bytes(&mut out, field::ENTRY, &self.entries);
-        if self.base_ts.0 != 0 {
-            put_tag(&mut out, field::BASE_TS_MS);
-            put_varint(&mut out, zigzag(self.base_ts.0));
-        }
-        put_bytes(&mut out, field::TS_OFFSET_MS, &self.ts_offsets);
+        self.put_instants(&mut out, &mut numbers);
         if self.kinds.contains(&1) {
             put_bytes(&mut out, field::KIND, &self.kinds);
         }
@@ -146,15 +138,31 @@ impl Writer {
         out
     }
 
+    /// Writes them as offsets from the first, or, if that does not reach, as they are; `numbers` is any buffer.
+    fn put_instants(&self, out: &mut Vec<u8>, numbers: &mut Vec<u8>) {
+        numbers.clear();
+        let Some(base) = self.instants.first() else { return };
+        let offsets = self.instants.iter().map(|at| i32::try_from(at.since(*base)));
+        if offsets.clone().all(|offset| offset.is_ok()) {
+            offsets.flatten().for_each(|offset| numbers.extend_from_slice(&offset.to_le_bytes()));
+            put_tag(out, field::BASE_TS_MS);
+            put_varint(out, zigzag(base.0));
+            put_bytes(out, field::TS_OFFSET_MS, numbers);
+        } else {
+            self.instants.iter().for_each(|at| numbers.extend_from_slice(&at.0.to_le_bytes()));
+            put_bytes(out, field::TS_MS, numbers);
+        }
+    }
+
     fn clear(&mut self) {
         self.videos.clear();
         self.spaces.clear();
         self.text_ids.clear();
         self.viewers.clear();
         self.others.clear();
-        let numbers = [&mut self.entries, &mut self.ts_offsets, &mut self.kinds, &mut self.uuids, &mut self.watched, &mut self.watches];
+        self.instants.clear();
+        let numbers = [&mut self.entries, &mut self.kinds, &mut self.uuids, &mut self.watched, &mut self.watches];
         numbers.into_iter().for_each(Vec::clear);
-        self.base_ts = Millis(0);
     }
 }
 
