@@ -25,8 +25,15 @@ fn events() -> Vec<Event<'static>> {
         // Few videos have most of the views.
         let video = 100_000 / (1 + a % 100_000);
         Event {
-            event_id: format!("{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}", a, b & 0xffff, b >> 16 & 0xfff, c & 0xfff, b * c & 0xffff_ffff_ffff)
-                .into(),
+            event_id: format!(
+                "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}",
+                a,
+                b & 0xffff,
+                (b >> 16) & 0xfff,
+                c & 0xfff,
+                (b * c) & 0xffff_ffff_ffff
+            )
+            .into(),
             video_id: format!("v{video:06}").into(),
             space_id: Some(format!("c{:03}", video % 1_000).into()),
             viewer_id: Some(format!("u{:05}", c % 100_000).into()),
@@ -37,6 +44,9 @@ fn events() -> Vec<Event<'static>> {
     };
     (0..EVENTS).map(event).collect()
 }
+
+/// What is measured; its result keeps the compiler from leaving it out.
+type Work<'a> = Box<dyn FnMut() -> u128 + 'a>;
 
 fn median(mut all: Vec<f64>) -> f64 {
     all.sort_by(f64::total_cmp);
@@ -66,7 +76,7 @@ fn main() {
         payload.len(),
         lines.iter().map(Vec::len).sum::<usize>()
     );
-    let mut kinds: Vec<(&str, Box<dyn FnMut() -> u128>)> = vec![
+    let mut kinds: Vec<(&str, Work<'_>)> = vec![
         ("read (check all columns)", Box::new(|| ViewBatch::read(black_box(&payload)).map_or(0, |batch| batch.len() as u128))),
         (
             "views",
