@@ -152,10 +152,16 @@ pub struct CellKey {
 impl CellKey {
     /// The key in the store: in the minute table or the rollup table, by its tier.
     pub fn encode(&self) -> Vec<u8> {
-        let mut key = series_prefix(&self.entity, self.bucket.tier);
-        key.extend_from_slice(&sorted_i32(self.bucket.start.0));
-        key.extend_from_slice(&self.source.0.to_be_bytes());
+        let mut key = Vec::with_capacity(self.entity.id.len().min(MAX_ID_BYTES) + 11);
+        self.encode_into(&mut key);
         key
+    }
+
+    /// Appends the key in the store.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
+        put_series_prefix(out, &self.entity, self.bucket.tier);
+        out.extend_from_slice(&sorted_i32(self.bucket.start.0));
+        out.extend_from_slice(&self.source.0.to_be_bytes());
     }
 
     /// Reads a key of the minute table (`minutes`) or of the rollup table.
@@ -185,21 +191,20 @@ impl CellKey {
 }
 
 /// The part of a key that all buckets of one entity and tier share.
-fn series_prefix(entity: &Entity, tier: Tier) -> Vec<u8> {
-    let mut key = Vec::with_capacity(entity.id.len().min(MAX_ID_BYTES) + 11);
-    key.push(entity.dimension.code());
-    key.extend_from_slice(entity.id.as_bytes());
-    key.push(0);
+fn put_series_prefix(out: &mut Vec<u8>, entity: &Entity, tier: Tier) {
+    out.push(entity.dimension.code());
+    out.extend_from_slice(entity.id.as_bytes());
+    out.push(0);
     if tier != Tier::Minute {
-        key.push(tier.code());
+        out.push(tier.code());
     }
-    key
 }
 
 /// The key range `[from, to)` of all sources' cells of one entity and tier whose buckets start in `[start, end)`.
 pub fn key_range(entity: &Entity, tier: Tier, start: Minute, end: Minute) -> (Vec<u8>, Vec<u8>) {
     let with = |minute: Minute| {
-        let mut key = series_prefix(entity, tier);
+        let mut key = Vec::with_capacity(entity.id.len().min(MAX_ID_BYTES) + 7);
+        put_series_prefix(&mut key, entity, tier);
         key.extend_from_slice(&sorted_i32(minute.0));
         key
     };
@@ -249,18 +254,23 @@ const HAS_MARK: u8 = 1;
 impl StoredRow {
     /// The stored value.
     pub fn encode(&self) -> Vec<u8> {
-        let Row { counts, version, through, mark } = self.row;
         let mut out = Vec::with_capacity(82);
+        self.encode_into(&mut out);
+        out
+    }
+
+    /// Appends the stored value.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
+        let Row { counts, version, through, mark } = self.row;
         out.extend_from_slice(&[ROW_FORMAT, if mark.is_some() { HAS_MARK } else { 0 }]);
         out.extend_from_slice(&version.0.to_be_bytes());
         out.extend_from_slice(&self.stamp.0.to_be_bytes());
         out.extend_from_slice(&through.0.to_be_bytes());
-        put_counts(&mut out, counts);
+        put_counts(out, counts);
         if let Some(mark) = mark {
             out.extend_from_slice(&mark.offset.0.to_be_bytes());
-            put_counts(&mut out, mark.since);
+            put_counts(out, mark.since);
         }
-        out
     }
 
     /// Reads a stored value.

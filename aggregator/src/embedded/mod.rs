@@ -7,7 +7,9 @@
 //! | module | holds |
 //! |---|---|
 //! | [`open`] | the directory, the settings, what belongs to which log |
-//! | `table` | reading and writing rows: the higher stamp stays |
+//! | `table` | reading rows, and which of two stays: the higher stamp |
+//! | `write` | writing rows, in batches |
+//! | `highest` | the highest stamp of each source: what is above it is written without a look |
 //! | `journal` | noticing that the write-ahead journal has lost batches that were acknowledged |
 //! | `expiry` | letting go of rows whose time to live has passed |
 //! | `failure` | the first fault that nothing but a restart mends |
@@ -17,9 +19,11 @@
 
 mod expiry;
 mod failure;
+mod highest;
 mod journal;
 pub mod open;
 mod table;
+mod write;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
@@ -47,6 +51,7 @@ impl EmbeddedStore {
     pub fn open(options: StoreOptions) -> Result<Self, StoreError> {
         let (closing, closed) = mpsc::channel();
         let inner = Arc::new(Inner::open(options, closing)?);
+        inner.learn_highest()?;
         inner.read_checkpoints()?.iter().for_each(|(_, checkpoint)| inner.expiry.advance(checkpoint));
         failure::watch(&inner, closed)?;
         Ok(Self(inner))

@@ -20,6 +20,7 @@ use schemas::LogId;
 
 use super::expiry::Expiry;
 use super::failure::Failure;
+use super::highest::{Highest, NOTED_KEY};
 use super::journal::{self, BATCH_KEY};
 use crate::store::StoreError;
 
@@ -73,6 +74,8 @@ pub(super) struct Inner {
 pub(super) struct Writer {
     /// The number of the next batch.
     pub(super) next_batch: u64,
+    /// Above these, a row is new.
+    pub(super) highest: Highest,
 }
 
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
@@ -108,7 +111,7 @@ impl Inner {
             failure: Failure::new(),
             expiry,
             conflicts: AtomicU64::new(0),
-            writer: Mutex::new(Writer { next_batch }),
+            writer: Mutex::new(Writer { next_batch, highest: Highest::new() }),
             _closing: closing,
             db,
             _lock: lock,
@@ -159,6 +162,7 @@ fn create(options: &StoreOptions, path: &Path) -> Result<(), StoreError> {
         }
         let mut batch = db.batch().durability(Some(PersistMode::SyncAll));
         batch.insert(&meta, BATCH_KEY, 0u64.to_be_bytes());
+        batch.insert(&meta, NOTED_KEY, 0u64.to_be_bytes());
         batch.insert(&meta, FORMAT_KEY, [FORMAT]);
         batch.insert(&meta, LOG_ID_KEY, options.log_id.0.as_bytes());
         batch.commit()

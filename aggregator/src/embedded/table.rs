@@ -4,14 +4,13 @@ use std::fmt::Display;
 use std::io::ErrorKind;
 use std::sync::atomic::Ordering;
 
-use fjall::{Keyspace, PersistMode};
+use fjall::Keyspace;
 use schemas::cell::key_range;
 use schemas::{CellKey, Checkpoint, Source, Stamp, StoredRow, Tier};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::journal::{self, BATCH_KEY};
-use super::open::{Inner, Writer};
+use super::open::Inner;
 use crate::store::{Slice, SliceRow, StoreError};
 
 /// The two tables of cells.
@@ -33,16 +32,11 @@ impl Table {
     }
 }
 
-/// So many rows become durable at once. It bounds the memory of one batch; a larger set takes several.
-const BATCH_ROWS: usize = 20_000;
 const NOTE_FORMAT: u8 = 1;
 const NAME_BYTES: usize = 65_535;
 
-/// A value to write: where, under which key, what.
-type Change<'a> = (&'a Keyspace, Vec<u8>, Vec<u8>);
-
 impl Inner {
-    const fn table(&self, table: Table) -> &Keyspace {
+    pub(super) const fn table(&self, table: Table) -> &Keyspace {
         match table {
             Table::Rollup => &self.views_rollup,
             Table::ByMinute => &self.views_by_minute,
@@ -50,7 +44,12 @@ impl Inner {
     }
 
     pub(super) fn read_cell(&self, key: &CellKey) -> Result<Option<StoredRow>, StoreError> {
-        let stored = self.get(self.table(Table::of(key.bucket.tier)), &key.encode(), key)?;
+        self.read_row(key, &key.encode())
+    }
+
+    /// Reads a cell whose key is encoded already.
+    pub(super) fn read_row(&self, key: &CellKey, encoded: &[u8]) -> Result<Option<StoredRow>, StoreError> {
+        let stored = self.get(self.table(Table::of(key.bucket.tier)), encoded, key)?;
         stored.map(|bytes| StoredRow::decode(&bytes).map_err(|error| damaged(key, &error))).transpose()
     }
 
@@ -78,36 +77,8 @@ impl Inner {
         Ok((key, row))
     }
 
-    pub(super) fn write_rows(&self, rows: &[(CellKey, StoredRow)]) -> Result<(), StoreError> {
-        // By table and key, so that neighbours are read together; of one cell's rows the highest stamp comes last.
-        let mut rows: Vec<_> = rows.iter().map(|(key, row)| (Table::of(key.bucket.tier), key.encode(), *row, key)).collect();
-        rows.sort_by(|a, b| (a.0, &a.1, a.2.stamp).cmp(&(b.0, &b.1, b.2.stamp)));
-        let mut writer = self.writer()?;
-        for rows in rows.chunks(BATCH_ROWS) {
-            let mut changes = Vec::with_capacity(rows.len());
-            for cell in rows.chunk_by(|a, b| (a.0, &a.1) == (b.0, &b.1)) {
-                let mut kept = self.read_cell_of(cell)?;
-                let before = kept;
-                for (.., row, key) in cell {
-                    if self.supersedes(*key, kept.as_ref().map(|kept| (kept.stamp, kept)), (row.stamp, row)) {
-                        kept = Some(*row);
-                    }
-                }
-                if let (Some((table, encoded, ..)), Some(row)) = (cell.first(), kept.filter(|_| kept != before)) {
-                    changes.push((self.table(*table), encoded.clone(), row.encode()));
-                }
-            }
-            self.commit(&mut writer, changes)?;
-        }
-        Ok(())
-    }
-
-    fn read_cell_of(&self, cell: &[(Table, Vec<u8>, StoredRow, &CellKey)]) -> Result<Option<StoredRow>, StoreError> {
-        cell.first().map_or(Ok(None), |(.., key)| self.read_cell(key))
-    }
-
     /// Whether `new` replaces `old`: its stamp is higher. Equal stamps with other content are a bug of an owner, which is counted.
-    fn supersedes<T: PartialEq>(&self, key: &dyn Display, old: Option<(Stamp, &T)>, new: (Stamp, &T)) -> bool {
+    pub(super) fn supersedes<T: PartialEq>(&self, key: &dyn Display, old: Option<(Stamp, &T)>, new: (Stamp, &T)) -> bool {
         let Some(old) = old else { return true };
         if old.0 == new.0 && old.1 != new.1 {
             self.conflicts.fetch_add(1, Ordering::Relaxed);
@@ -135,7 +106,7 @@ impl Inner {
         if !self.supersedes(&what, old.as_ref().map(|old| (old.stamp, old)), (checkpoint.stamp, checkpoint)) {
             return Ok(());
         }
-        self.commit(&mut writer, vec![(&self.checkpoints, key.to_vec(), checkpoint.encode())])?;
+        self.commit(&mut writer, [(&self.checkpoints, key.into(), checkpoint.encode().into())], &[])?;
         self.expiry.advance(checkpoint);
         Ok(())
     }
@@ -169,34 +140,15 @@ impl Inner {
         let mut bytes = vec![NOTE_FORMAT];
         serde_json::to_writer(&mut bytes, note).map_err(|error| StoreError::Unavailable(format!("{kind} {name}: {error}")))?;
         let mut writer = self.writer()?;
-        self.commit(&mut writer, vec![(notes, name.as_bytes().to_vec(), bytes)])
+        self.commit(&mut writer, [(notes, name.into(), bytes.into())], &[])
     }
 
-    /// Makes changes durable, all or none, and only then visible.
-    fn commit(&self, writer: &mut Writer, changes: Vec<Change<'_>>) -> Result<(), StoreError> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let failed = |error: &dyn Display| self.failure.set(format!("{error}; is the disk full or broken?"));
-        let number = writer.next_batch;
-        let journal = journal::newest(&self.dir.join("db")).map_err(|error| failed(&error))?;
-        let mut batch = self.db.batch().durability(Some(PersistMode::SyncData));
-        batch.insert(&self.meta, BATCH_KEY, number.to_be_bytes());
-        for (keyspace, key, value) in changes {
-            batch.insert(keyspace, key, value);
-        }
-        batch.commit().map_err(|error| failed(&error))?;
-        writer.next_batch = number.saturating_add(1);
-        journal::note(&self.dir, journal, number);
-        Ok(())
-    }
-
-    fn get(&self, keyspace: &Keyspace, key: &[u8], what: &dyn Display) -> Result<Option<fjall::UserValue>, StoreError> {
+    pub(super) fn get(&self, keyspace: &Keyspace, key: &[u8], what: &dyn Display) -> Result<Option<fjall::UserValue>, StoreError> {
         keyspace.get(key).map_err(|error| self.fault(what, &error))
     }
 
     /// What a failed read means: bytes that are wrong are damage, and a disk that does not answer is a failure.
-    fn fault(&self, what: &dyn Display, error: &fjall::Error) -> StoreError {
+    pub(super) fn fault(&self, what: &dyn Display, error: &fjall::Error) -> StoreError {
         let io = match error {
             fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io)) => io,
             fjall::Error::Poisoned => return self.failure.set(error.to_string()),
@@ -242,6 +194,6 @@ fn decode_checkpoint(source: Source, bytes: &[u8]) -> Result<Checkpoint, StoreEr
     Checkpoint::decode(bytes).map_err(|error| damaged(&format!("the checkpoint of source {source}"), &error))
 }
 
-fn damaged(what: &dyn Display, error: &dyn Display) -> StoreError {
+pub(super) fn damaged(what: &dyn Display, error: &dyn Display) -> StoreError {
     StoreError::Corrupt(format!("{what}: {error}"))
 }
