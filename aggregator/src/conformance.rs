@@ -42,6 +42,7 @@ pub async fn all(fresh: impl AsyncFn() -> Store) {
     a_lower_stamp_never_replaces_a_higher(fresh().await).await;
     an_equal_stamp_changes_nothing(fresh().await).await;
     of_one_cell_in_one_call_the_highest_stamp_stays(fresh().await).await;
+    of_all_rows_of_a_cell_the_highest_stamp_stays_in_whatever_calls_they_came(fresh().await).await;
     a_mark_goes_with_its_state(fresh().await).await;
     a_slice_is_its_buckets_and_no_other(fresh().await).await;
     a_slice_comes_by_bucket_then_source(fresh().await).await;
@@ -121,6 +122,33 @@ pub async fn of_one_cell_in_one_call_the_highest_stamp_stays(store: Store) {
     let key = minute("v", 0, 0);
     store.write_rows(Arc::new([3, 9, 4].map(|stamp| (key.clone(), row(stamp, stamp))).to_vec())).await.unwrap();
     assert_eq!(read(&store, &key).await, Some(row(9, 9)));
+}
+
+/// Sources that are far behind others, calls that repeat a cell, calls that mix old rows with new: as if each row had been compared.
+pub async fn of_all_rows_of_a_cell_the_highest_stamp_stays_in_whatever_calls_they_came(store: Store) {
+    let keys: Vec<_> = (0..6).flat_map(|n| (0..3).flat_map(move |source| [minute("v", n, source), hour("v", n * 60, source)])).collect();
+    let mut expected = vec![None; keys.len()];
+    let mut dice = 1_u64;
+    let mut throw = |sides: u64| {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (dice >> 33) % sides
+    };
+    for call in 0..60 {
+        let rows: Vec<_> = (0..throw(12))
+            .map(|_| {
+                let at = usize::try_from(throw(36)).unwrap();
+                // Most stamps are new of their source; the rest lie anywhere below. Sources have clocks of their own.
+                let newest = 100 * (call + 1) * (i64::from(keys[at].source.0) + 1);
+                let age = if throw(3) == 0 { throw(2_000) } else { throw(100) };
+                let stamp = newest - i64::try_from(age).unwrap();
+                expected[at] = expected[at].max(Some(stamp));
+                (keys[at].clone(), row(stamp, stamp))
+            })
+            .collect();
+        store.write_rows(Arc::new(rows)).await.unwrap();
+        let read: Vec<_> = store.read_cells(keys.clone()).await.unwrap();
+        assert_eq!(read, expected.iter().map(|stamp| stamp.map(|stamp| row(stamp, stamp))).collect::<Vec<_>>(), "call {call}");
+    }
 }
 
 /// A state is whole: a later one without a mark has none, whatever came before it or comes late.

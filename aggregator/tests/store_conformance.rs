@@ -2,13 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use aggregator::conformance::{self, Store};
 use aggregator::embedded::{StoreOptions, Table};
 use aggregator::{CountStore, EmbeddedStore, StoreError};
-use schemas::{Checkpoint, FoldSettings, LogId, Millis, Source};
+use schemas::{CellKey, Checkpoint, FoldSettings, LogId, Millis, Source, StoredRow};
 
 fn open(dir: &Path) -> EmbeddedStore {
     EmbeddedStore::open(StoreOptions::new(dir, LogId("log".into()))).unwrap()
@@ -35,6 +36,58 @@ async fn everything_survives_a_reopening_and_being_moved_to_tables() {
     store.compact().unwrap();
     conformance::is_filled(Arc::new(store)).await;
     conformance::is_filled(Arc::new(open(dir.path()))).await;
+}
+
+#[tokio::test]
+async fn a_call_of_many_batches_keeps_the_highest_stamp_of_each_cell() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    // Each cell comes about three times, anywhere among 90,000 rows; a second call is partly older.
+    let cells = 30_000_i64;
+    for call in 0..2 {
+        let rows: Vec<_> = (0..90_000_i64)
+            .map(|n| {
+                let (cell, stamp) = (n * 7_919 % cells, (n * 104_729 + call * 31_337) % 90_000 + call * 45_000);
+                (conformance::minute(&format!("v{}", cell % 997), i32::try_from(cell / 997).unwrap(), 0), conformance::row(stamp, stamp))
+            })
+            .collect();
+        let mut expected: BTreeMap<_, StoredRow> = store.scan(Table::ByMinute).collect::<Result<_, _>>().unwrap();
+        for (key, row) in &rows {
+            let kept = expected.entry(key.clone()).or_insert(*row);
+            if kept.stamp < row.stamp {
+                *kept = *row;
+            }
+        }
+        store.write_rows(Arc::new(rows)).await.unwrap();
+        assert_eq!(store.scan(Table::ByMinute).collect::<Result<BTreeMap<_, _>, _>>().unwrap(), expected);
+    }
+}
+
+/// Writes a row as version 0.1.0 did: a numbered batch, and nothing said of the highest stamp.
+fn write_as_before(dir: &Path, number: u64, key: &CellKey, row: StoredRow) {
+    let db = fjall::Database::builder(dir.join("db")).open().unwrap();
+    let keyspace = |name| db.keyspace(name, fjall::KeyspaceCreateOptions::default).unwrap();
+    let mut batch = db.batch().durability(Some(fjall::PersistMode::SyncData));
+    batch.insert(&keyspace("meta"), "batch", number.to_be_bytes());
+    batch.insert(&keyspace("views_by_minute"), key.encode(), row.encode());
+    batch.commit().unwrap();
+}
+
+#[tokio::test]
+async fn rows_that_an_older_version_wrote_are_not_replaced_by_older_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, both) = (conformance::minute("old", 0, 7), conformance::minute("both", 0, 0));
+    open(dir.path()).write_rows(Arc::new(vec![(both.clone(), conformance::row(10, 1))])).await.unwrap();
+    // The batches before these are the row and what was noted at its side.
+    write_as_before(dir.path(), 2, &both, conformance::row(30, 3));
+    write_as_before(dir.path(), 3, &old, conformance::row(20, 2));
+    for _ in 0..2 {
+        let store = open(dir.path());
+        let stale = [(&old, 19), (&both, 11), (&both, 29)].map(|(key, stamp)| (key.clone(), conformance::row(stamp, 9)));
+        store.write_rows(Arc::new(stale.to_vec())).await.unwrap();
+        let read = store.read_cells(vec![old.clone(), both.clone()]).await.unwrap();
+        assert_eq!(read, [Some(conformance::row(20, 2)), Some(conformance::row(30, 3))]);
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 
 use fjall::OwnedWriteBatch;
+use foldhash::fast::FixedState;
 use schemas::{Source, Stamp};
 
 use super::open::Inner;
@@ -22,7 +23,7 @@ pub(super) const NOTED_KEY: &[u8] = b"noted";
 const PREFIX: &[u8] = b"highest";
 
 /// By table and source.
-pub(super) type Highest = HashMap<(Table, Source), Stamp>;
+pub(super) type Highest = HashMap<(Table, Source), Stamp, FixedState>;
 
 /// A source's stamp in a table, to be raised.
 pub(super) type Raise = ((Table, Source), Stamp);
@@ -42,7 +43,7 @@ impl Inner {
             return Ok(());
         }
         tracing::info!("another version wrote this store last; every row is read once for the highest stamp of its source");
-        let mut highest = Highest::new();
+        let mut highest = Highest::default();
         for table in [Table::Rollup, Table::ByMinute] {
             for cell in self.scan(table) {
                 let (key, stored) = cell?;

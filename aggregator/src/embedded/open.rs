@@ -78,6 +78,9 @@ pub(super) struct Writer {
     pub(super) highest: Highest,
 }
 
+/// Threads of the database, which write and merge files. The first of them never merges: while all others do and more is asked for,
+/// it passes the request round without rest, so there must be more of these than merges at once.
+const THREADS: usize = 4;
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 const LOCK_POLL: Duration = Duration::from_millis(5);
 const FORMAT: u8 = 1;
@@ -111,7 +114,7 @@ impl Inner {
             failure: Failure::new(),
             expiry,
             conflicts: AtomicU64::new(0),
-            writer: Mutex::new(Writer { next_batch, highest: Highest::new() }),
+            writer: Mutex::new(Writer { next_batch, highest: Highest::default() }),
             _closing: closing,
             db,
             _lock: lock,
@@ -177,6 +180,7 @@ fn database(options: &StoreOptions, path: &Path, expiry: &Expiry) -> Result<Data
         let expiry = expiry.clone();
         Database::builder(path)
             .cache_size(options.cache_bytes)
+            .worker_threads(THREADS)
             .max_journaling_size(options.journal_bytes.max(64 * MIB))
             .journal_compression(CompressionType::None)
             .with_compaction_filter_factories(Arc::new(move |table| expiry.filter_of(table)))
