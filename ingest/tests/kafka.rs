@@ -225,6 +225,10 @@ async fn messages_of_any_producer_are_records() {
     if test_servers::skipped() {
         return;
     }
+    const LONG: &str = concat!(
+        "a-header-whose-key-and-value-are-longer-than-a-length-of-one-byte-can-say-which-is-sixty-three-bytes-",
+        "and-so-takes-two-bytes-of-length-before-each-of-them"
+    );
     let options = topic(2).await;
     let log = open(&options).await.unwrap();
     let foreign = producer(&[]);
@@ -240,6 +244,9 @@ async fn messages_of_any_producer_are_records() {
     send(Some(OwnedHeaders::new().insert(header("Content-Type", "application/x-ndjson"))), Some("{}\n{}"));
     send(Some(OwnedHeaders::new().insert(header("tallymark-historical", "1"))), Some("{\"old\":1}"));
     send(Some(OwnedHeaders::new().insert(header("content-type", "image/png"))), Some("PNG"));
+    // Lengths of two bytes, a value that is null and one that is empty, and then what counts.
+    let many = OwnedHeaders::new().insert(header(LONG, LONG)).insert(Header::<&str> { key: "null", value: None }).insert(header("", ""));
+    send(Some(many.insert(header("content-type", "application/x-ndjson"))), Some("{}"));
     send(None, None);
     blocking(move || foreign.flush(SOON).unwrap()).await;
     let reader = Arc::clone(&log);
@@ -253,6 +260,7 @@ async fn messages_of_any_producer_are_records() {
             (RecordKind::Ndjson, false, b"{}\n{}"),
             (RecordKind::Json, true, b"{\"old\":1}"),
             (RecordKind::Unknown(0), false, b"PNG"),
+            (RecordKind::Ndjson, false, b"{}"),
             (RecordKind::Json, false, b""),
         ]
     );

@@ -44,7 +44,7 @@ pub(super) const HEADER_BYTES: usize = 128;
 /// A message as the record it is; borrowed from it. The append time is the message's timestamp: the topic says whose that is.
 pub(super) fn record<'a>(message: &'a Message<'_>, offset: Offset) -> Record<'a> {
     let (mut kind, mut historical) = (RecordKind::Json, false);
-    message.headers(|key, value| {
+    message.headers(&mut |key, value| {
         if key.eq_ignore_ascii_case(CONTENT_TYPE.as_bytes()) {
             kind = value.map_or(RecordKind::Json, self::kind);
         } else if key.eq_ignore_ascii_case(HISTORICAL.as_bytes()) {

@@ -12,6 +12,7 @@
 //! | `message` | a record as a Kafka message and back |
 //! | `producing` | appends and their delivery reports |
 //! | `lanes`, `lane` | where readers stand in a partition, and lending records from there |
+//! | `header` | a message's headers, read where they lie |
 //! | `queue` | a partition's queue and the messages in it, taken many at once |
 //! | `group` | [`Membership`] by a consumer group |
 //! | `owners` | who holds which partition, read from the group |
@@ -30,6 +31,7 @@ mod description;
 mod failure;
 mod group;
 mod growth;
+mod header;
 mod lane;
 mod lanes;
 mod message;

@@ -7,8 +7,8 @@
 //! librdkafka's fetchers ──> queue ──take──> taken ──next──> Message (borrows its payload, given back when it is dropped)
 //! ```
 //!
-//! A message that was taken and not lent stays here and is lent next; it is given back when the queue is dropped. Neither payloads
-//! nor headers are copied by this module, and nothing is allocated or locked for a message beyond what librdkafka does.
+//! A message that was taken and not lent stays here and is lent next; it is given back when the queue is dropped. Payloads and headers
+//! are not copied, and nothing is allocated or locked for a message beyond what librdkafka does.
 #![expect(unsafe_code, reason = "rdkafka has no safe wrapper for batches; it costs 2.4 times the CPU; each use is argued for below")]
 
 use std::ffi::{CStr, CString, c_int, c_void};
@@ -26,6 +26,7 @@ use schemas::Offset;
 
 use super::context::Context;
 use super::growth::Growth;
+use super::header::{self, Show};
 
 /// How many messages are taken at once: enough to spread the cost of a call, few enough that they are still in the CPU's cache when
 /// they are lent.
@@ -204,11 +205,31 @@ impl Message<'_> {
         (timestamp != -1).then_some(timestamp)
     }
 
-    /// Shows each header: its key and its value, if that is not null.
-    pub(super) fn headers(&self, mut each: impl FnMut(&[u8], Option<&[u8]>)) {
-        if !self.may_have_headers() {
-            return;
+    /// Shows each header.
+    pub(super) fn headers(&self, show: &mut Show<'_>) {
+        match self.header_bytes() {
+            Some(bytes) => drop(header::each(bytes, show)),
+            None => self.parsed_headers(show),
         }
+    }
+
+    /// Its headers as they lie in it, with their count; empty if it is of a format that has none. Nothing if that cannot be told.
+    fn header_bytes(&self) -> Option<&[u8]> {
+        if !self.inside_known {
+            return None;
+        }
+        // SAFETY: The message is live, is not a fault (faults have no headers and nobody asks for them), and is the front of an
+        // `Inside`, as the version of librdkafka is the one that it was copied from. All of it is initialised (it is allocated as
+        // zeros) and set before the message is queued. The bytes are a part of the fetched data that the message keeps alive.
+        unsafe {
+            let headers = (&raw const (*self.native.as_ptr().cast::<Inside>()).rest.headers).read();
+            let len = usize::try_from(headers.len).ok()?;
+            Some(if headers.data.is_null() { &[] } else { slice::from_raw_parts(headers.data, len) })
+        }
+    }
+
+    /// The headers that librdkafka finds. It makes a list of them, with an allocation for each and some more.
+    fn parsed_headers(&self, show: &mut Show<'_>) {
         let (mut headers, mut key, mut value, mut len) = (ptr::null_mut(), ptr::null(), ptr::null(), 0);
         let done = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
         // SAFETY: The message is live, and not a fault. Its list of headers is made by the first call, belongs to it and is not
@@ -223,16 +244,9 @@ impl Message<'_> {
                     return;
                 }
                 let value = (!value.is_null()).then(|| slice::from_raw_parts(value.cast::<u8>(), len));
-                each(CStr::from_ptr(key).to_bytes(), value);
+                show(CStr::from_ptr(key).to_bytes(), value);
             }
         }
-    }
-
-    /// False only if it has no headers. librdkafka finds that out with three allocations, for each message.
-    fn may_have_headers(&self) -> bool {
-        // SAFETY: The message is live, is not a fault, and is the front of an `Inside` in the version of librdkafka that is asked for.
-        // All of it is initialised (it is allocated as zeros) and set before the message is queued.
-        !self.inside_known || unsafe { (&raw const (*self.native.as_ptr().cast::<Inside>()).rest.headers_len).read() } > 1
     }
 }
 
@@ -260,11 +274,28 @@ struct Inside {
     rest: Rest,
 }
 
-/// The union at the end, as far as it concerns consumers: `rkm_u.consumer.binhdrs.len`.
+/// The union at the end, as far as it concerns consumers: `rkm_u.consumer.binhdrs`.
 #[repr(C)]
 union Rest {
-    /// How many bytes the headers take in the message, with their count: one byte if there are none, zero in old formats.
-    headers_len: i32,
+    headers: HeaderBytes,
     /// Aligns the union as the producers' half of it does.
     _producer: i64,
+}
+
+/// The front of `rd_kafkap_bytes_t` in `rdkafka_proto.h`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct HeaderBytes {
+    len: i32,
+    data: *const u8,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_layout_of_messages_was_copied_from_the_librdkafka_that_is_built() {
+        assert_eq!(sys::RD_KAFKA_VERSION, INSIDE_VERSION, "copy `Inside` from its rdkafka_msg.h anew: reading headers is slow until then");
+    }
 }
