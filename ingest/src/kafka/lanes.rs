@@ -71,6 +71,8 @@ struct Parked {
     lanes: Vec<Lane>,
     /// Which slots' lanes exist, also those taken out.
     made: [bool; SLOTS],
+    /// How many wait for one to be put back.
+    waiting: usize,
 }
 
 /// A consumer with the thread that serves what is not records.
@@ -231,7 +233,7 @@ impl Lanes {
     fn take(&self, place: &Place, source: Source, from: Offset, patience: Duration) -> Result<Option<Lane>, LogError> {
         let patient = !patience.is_zero();
         let mut parked = lock(&place.parked);
-        let deadline = Instant::now().checked_add(patience.max(LANE_WITHIN));
+        let mut deadline = None;
         let (mut lane, standing) = loop {
             if let Some(found) = parked.find(from, patient) {
                 break found;
@@ -248,11 +250,15 @@ impl Lanes {
             if let Some(lane) = parked.take_longest_unread(patient) {
                 break (lane, false);
             }
-            let left = deadline.map_or(ANSWER_WITHIN, |deadline| deadline.saturating_duration_since(Instant::now()));
+            let now = Instant::now();
+            let left = deadline.get_or_insert_with(|| now.checked_add(patience.max(LANE_WITHIN)));
+            let left = left.map_or(ANSWER_WITHIN, |deadline| deadline.saturating_duration_since(now));
             if left.is_zero() {
                 return if patient { Err(LogError::Unavailable(format!("source {source} has {SLOTS} readers already"))) } else { Ok(None) };
             }
+            parked.waiting += 1;
             parked = place.returned.wait_timeout(parked, left).unwrap_or_else(PoisonError::into_inner).0;
+            parked.waiting -= 1;
         };
         drop(parked);
         if !standing && let Err(error) = lane.place(from, &self.growth) {
@@ -288,8 +294,12 @@ impl Lanes {
 impl Place {
     fn put(&self, mut lane: Lane) {
         lane.used = Instant::now();
-        lock(&self.parked).lanes.push(lane);
-        self.returned.notify_all();
+        let mut parked = lock(&self.parked);
+        parked.lanes.push(lane);
+        // Nearly always nobody does, and to wake nobody is a call of the system too.
+        if parked.waiting > 0 {
+            self.returned.notify_all();
+        }
     }
 }
 
