@@ -8,7 +8,8 @@
 //!
 //! Each word after the topic is a run, with properties of librdkafka's; all runs are repeated in turn. Prints for each the median of
 //! the events per second of this process's CPU, from the first read on, and how it compares with the last run named. `fill=N,P,H`
-//! first makes the topic with P partitions (2) and puts N JSON records of 160 bytes in the first H of them (all).
+//! first makes the topic with P partitions (2) and puts N JSON records of 160 bytes in the first H of them (all). `work=NS` has each
+//! record of the log cost so many nanoseconds more, as a fold would: then look at the seconds, which say whether it starves.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a measurement: what fails ends it")]
 #![allow(unsafe_code, reason = "the bare consumer is librdkafka's C API")]
 
@@ -46,10 +47,11 @@ fn main() {
         let (name, append_times) = ("read-rate".to_owned(), AppendTimes::Broker);
         KafkaOptions { brokers: brokers.clone(), topic: topic.clone(), group: name.clone(), client_id: name, properties, append_times }
     };
-    let (mut rounds, mut runs) = (3, Vec::new());
+    let (mut rounds, mut work, mut runs) = (3, Duration::ZERO, Vec::new());
     for word in rest {
         match word.split_once('=') {
             Some(("rounds", count)) => rounds = count.parse().unwrap(),
+            Some(("work", nanos)) => work = Duration::from_nanos(nanos.parse().unwrap()),
             Some(("fill", counts)) => fill(&options(""), &counts.split(',').map(|count| count.parse().unwrap()).collect::<Vec<_>>()),
             _ => runs.push(word.as_str()),
         }
@@ -58,7 +60,7 @@ fn main() {
     for _ in 0..rounds {
         for (run, rates) in runs.iter().zip(&mut rates) {
             let (kind, properties) = run.split_once(',').unwrap_or((run, ""));
-            rates.push(if kind == "log" { through_log(options(properties)) } else { bare(&options(properties), kind) });
+            rates.push(if kind == "log" { through_log(options(properties), work) } else { bare(&options(properties), kind) });
         }
     }
     let median = |rates: &[Rate], of: fn(&Rate) -> f64| {
@@ -81,7 +83,7 @@ fn main() {
 }
 
 /// Reads every source from its start to its end, as a fold does.
-fn through_log(options: KafkaOptions) -> Rate {
+fn through_log(options: KafkaOptions, work: Duration) -> Rate {
     let log = KafkaLog::open(options).unwrap();
     let mut places: Vec<(Source, Offset, Offset)> = (0..log.sources().get())
         .map(|source| {
@@ -98,6 +100,7 @@ fn through_log(options: KafkaOptions) -> Rate {
             let after = log.read(*source, *next, LIMIT, &mut |record| {
                 events += 1;
                 bytes += as_u64(record.payload.len());
+                spin(work);
                 ControlFlow::Continue(())
             });
             let after = after.unwrap();
@@ -109,6 +112,13 @@ fn through_log(options: KafkaOptions) -> Rate {
         }
     }
     Rate { events, bytes, cpu: cpu_seconds() - cpu, wall: began.elapsed().as_secs_f64() }
+}
+
+fn spin(time: Duration) {
+    if !time.is_zero() {
+        let began = Instant::now();
+        while began.elapsed() < time {}
+    }
 }
 
 /// Takes batches of all partitions from the consumer's one queue, or has them called back.
@@ -213,6 +223,6 @@ fn as_u64(count: usize) -> u64 {
 }
 
 fn panic_usage() -> ! {
-    eprintln!("read_rate BROKERS TOPIC [fill=N[,PARTITIONS[,HOT]]] [rounds=N] [log|bare|callback][,PROPERTY=VALUE]...");
+    eprintln!("read_rate BROKERS TOPIC [fill=N[,PARTITIONS[,HOT]]] [rounds=N] [work=NS] [log|bare|callback][,PROPERTY=VALUE]...");
     std::process::exit(2)
 }

@@ -42,8 +42,11 @@ const NOT_HERE: &[(&str, &str)] = &[
 /// How much fetched and unread records may take, in KiB, of all partitions that one consumer reads; at least 1 MiB and at most 8 MiB each.
 const FETCHED_KIB_MAX: u32 = 256 << 10;
 
-/// How many records may wait, of all partitions that one consumer reads; at least 4,000 and at most 20,000 each.
-const FETCHED_MESSAGES: u32 = 1_000_000;
+/// How many records may wait, of all partitions that one consumer reads; at least 2,000 and at most 20,000 each.
+const FETCHED_MESSAGES: u32 = 500_000;
+
+/// How many bytes one fetch may bring, of all partitions that one consumer reads; at least 64 KiB and at most 256 KiB each.
+const PIECES_BYTES: u32 = 16 << 20;
 
 /// How often a client looks for new partitions and leaders unless told otherwise, in ms.
 const REFRESH_MS: &str = "5000";
@@ -132,13 +135,14 @@ impl KafkaOptions {
         // The default of a second starves a fold that has emptied its queue.
         config.set("fetch.queue.backoff.ms", "1");
         // What is taken apart in small pieces is still in the CPU's cache when it is read.
-        config.set("max.partition.fetch.bytes", "262144").set("check.crcs", "true");
+        let piece = (PIECES_BYTES / partitions).clamp(64 << 10, 256 << 10);
+        config.set("max.partition.fetch.bytes", piece.to_string()).set("check.crcs", "true");
         // Of each partition, as each has a queue of its own. A reader takes messages out of it before it lends them, so that up to
         // twice as much may wait.
         let fetched_kib = (FETCHED_KIB_MAX / partitions).clamp(1 << 10, 8 << 10);
         config.set("queued.max.messages.kbytes", fetched_kib.to_string());
         // A small record takes half a KiB beside its bytes while it waits: the default of 100,000 would be most of the memory.
-        config.set("queued.min.messages", (FETCHED_MESSAGES / partitions).clamp(4_000, 20_000).to_string());
+        config.set("queued.min.messages", (FETCHED_MESSAGES / partitions).clamp(2_000, 20_000).to_string());
         self.with_properties(config)
     }
 
