@@ -10,6 +10,9 @@
 //! the events per second of this process's CPU, from the first read on, and how it compares with the last run named. `fill=N,P,H`
 //! first makes the topic with P partitions (2) and puts N JSON records of 160 bytes in the first H of them (all). `work=NS` has each
 //! record of the log cost so many nanoseconds more, as a fold would: then look at the seconds, which say whether it starves.
+//!
+//! glibc gives memory back to the system whenever a queue is emptied, and asks for it again, which can be a third of all CPU; with
+//! `MALLOC_TRIM_THRESHOLD_=268435456 MALLOC_MMAP_THRESHOLD_=33554432` set, it does not, and runs are compared without that.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a measurement: what fails ends it")]
 #![allow(unsafe_code, reason = "the bare consumer is librdkafka's C API")]
 
