@@ -78,7 +78,7 @@ pub fn others(bytes: &[u8]) -> Option<String> {
     parse::others(bytes)
 }
 
-/// The lines of an NDJSON payload that are not blank, each with its number from 0.
+/// The lines of an NDJSON payload that are not blank.
 pub fn lines(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
     Lines { rest: payload }.filter(|line| !line.trim_ascii().is_empty())
 }

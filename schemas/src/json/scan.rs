@@ -75,7 +75,7 @@ impl<'a> Cursor<'a> {
 
     #[inline]
     fn after_spaces(self) -> Self {
-        // A branch that is foretold costs nothing; the bare loop would make every further step wait for it.
+        // A branch, because a predicted one costs nothing: with the bare loop, each later step would wait for the byte read here.
         if self.0.as_bytes().first().is_some_and(|byte| *byte <= b' ') { self.after_some_spaces() } else { self }
     }
 
@@ -355,7 +355,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_end_of_plain_text_is_found(plain in "[ !#-\\[\\]-~]{0,40}", end in any::<u8>(), rest in proptest::collection::vec(any::<u8>(), 0..10)) {
+        fn the_end_of_plain_text_is_found(
+            plain in "[ !#-\\[\\]-~]{0,40}", end in any::<u8>(), rest in proptest::collection::vec(any::<u8>(), 0..10),
+        ) {
             let mut bytes = plain.clone().into_bytes();
             prop_assert_eq!(special(&bytes), None);
             bytes.push(end);
