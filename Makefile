@@ -7,10 +7,10 @@ ARGS ?=
 export NO_SERVERS
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos check soak sim bench fuzz lint deploy needs-cargo needs-cc needs-perl needs-python needs-curl needs-java needs-fuzz
+.PHONY: help run test chaos check soak sim bench bench-scale bench-peers fuzz lint deploy needs-cargo needs-cc needs-perl needs-python needs-curl needs-java needs-fuzz
 
 help: ## List the targets.
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{ printf "  make %-11s %s\n", $$1, $$2 }'
 
 run: needs-cargo needs-cc needs-perl ## Build for speed and run everything on http://127.0.0.1:8080, data in ./data (more options: ARGS=...).
 	$(CARGO) run --release --bin tallymark -- run $(ARGS)
@@ -32,9 +32,15 @@ sim: needs-cargo needs-cc ## Repeat one schedule of the simulation: SEED=n.
 	@test -n "$(SEED)" || { echo 'Say which: make sim SEED=n'; exit 2; }
 	SEED=$(SEED) $(CARGO) test --test simulation -- --exact one_seed --nocapture
 
-bench: needs-cargo needs-cc ## Measure; prints each figure with its unit.
-	$(CARGO) build --release --bin tallymark
-	$(CARGO) run --release --quiet --package tallymark-bench
+bench: needs-cargo needs-cc needs-perl ## Measure beside yardsticks: about 20 minutes (only some: ARGS=NAME; RUNS=n; EVENTS=n).
+	$(CARGO) build --release --bin tallymark --package tallymark --package tallymark-bench
+	$(CARGO) run --release --quiet --package tallymark-bench -- $(ARGS)
+
+bench-scale: needs-cargo needs-cc needs-perl ## What an event costs as videos, partitions, skew and lateness grow.
+	$(CARGO) run --release --quiet --package tallymark-bench -- scale
+
+bench-peers: needs-cargo needs-cc needs-perl needs-java ## The same topic through Kafka Streams and Flink (Maven fetches them; 20 minutes).
+	$(CARGO) run --release --quiet --package tallymark-bench -- peers
 
 fuzz: needs-cargo needs-fuzz ## Fuzz every target for SECONDS=n (30).
 	cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do mkdir -p corpus/$$target && $(CARGO) +nightly fuzz run $$target corpus/$$target seeds/$$target -- -max_total_time=$(SECONDS) || exit 1; done

@@ -1,16 +1,35 @@
-//! `make bench`: what Tallymark costs, as events per CPU-second, on this machine.
+//! `make bench`: what Tallymark costs on this machine, beside what the same work costs without it.
 //!
-//! Every figure is the median of several runs, with its spread. The runs of all measurements take turns, so that a slow
-//! spell of the machine falls on all of them. Ends with a table, and with `bench/summary.json` in the target directory.
+//! Every figure is the median of several runs after one that does not count, with its spread, and every run takes its yardstick in
+//! turn with what is compared with it, so that a slow spell of the machine falls on both. Cost is CPU time: user plus system, of the
+//! process that is measured alone. Ends with a table, and with `bench/summary.json` in the target directory.
+//!
+//! ```text
+//! tallymark-bench [--quick] [NAME...]      only figures with one of these in their name
+//! tallymark-bench [--quick] scale          tables of what an event costs as the load changes
+//! tallymark-bench [--quick] peers          Kafka Streams and Flink on the same topic
+//! RUNS=5 EVENTS=4000000                    runs that count; events of a topic
+//! ```
 //!
 //! | module | measures |
 //! |---|---|
-//! | [`kernel`] | decoding and folding from memory |
+//! | [`wire`] | topics through the aggregator, beside a bare consumer, decoding alone and a bare database; memory |
+//! | [`kernel`] | the fold alone, from memory |
+//! | [`live`] | topics that grow while they are folded |
 //! | [`log`] | appending to the embedded log |
-//! | [`program`] | the real binary: import, queries, freshness, memory |
-//! | [`events`] | makes the events |
-//! | [`usage`] | reads CPU time and memory of a process |
-//! | [`report`] | medians, the table and the summary |
+//! | [`program`] | the real binary: import, queries, freshness |
+//! | [`scale`] | what an event costs as the load changes its shape |
+//! | [`peers`] | Kafka Streams and Flink doing the same job |
+//!
+//! | module | helps |
+//! |---|---|
+//! | [`events`], [`encode`] | make events, and payloads of them |
+//! | [`topic`], [`stream`] | fill topics, and memory |
+//! | [`child`] | runs what is measured in a process of its own: [`aggregate`], [`bare`], [`decode`], [`rows`] |
+//! | [`discard`] | a store that keeps nothing |
+//! | [`lab`] | runs, servers, topics |
+//! | [`usage`] | reads CPU time and memory |
+//! | [`report`] | names, targets, medians, the table and the summary |
 
 #![allow(
     clippy::unwrap_used,
@@ -24,38 +43,76 @@
     reason = "a measurement that goes wrong should stop with a trace; its figures are approximate by nature"
 )]
 
+mod aggregate;
+mod bare;
+mod child;
+mod decode;
+mod discard;
+mod encode;
 mod events;
 mod kernel;
+mod lab;
+mod live;
 mod log;
+mod peers;
 mod program;
 mod report;
+mod rows;
+mod scale;
+mod stream;
+mod topic;
 mod usage;
+mod wire;
 
-use report::{Figure, Report};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use lab::{Lab, Missing, Options};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// One measurement: its name, unit, target, and a run of it.
-type Bench = (&'static str, &'static str, Option<f64>, Box<dyn FnMut() -> f64>);
+/// A group of measurements that are taken together: what it is about, its figures, and what takes them.
+type Group = (&'static str, &'static [&'static str], fn(&mut Lab) -> Result<(), Missing>);
 
-fn main() {
-    let only: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let runs = std::env::var("RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(5);
-    let wanted = |name: &str| only.is_empty() || only.iter().any(|part| name.contains(part.as_str()));
-    let mut report = Report::default();
+const GROUPS: &[Group] = &[
+    ("JSON records", wire::JSON, wire::json),
+    ("JSON records, stored", wire::STORED, wire::stored),
+    ("columnar batches", wire::BATCHES, wire::batches),
+    ("the fold alone", kernel::NAMES, kernel::run),
+    ("one hot video", wire::HOT, wire::hot),
+    ("JSON records, into Cassandra", wire::CASSANDRA, wire::cassandra),
+    ("live and replay", live::REPLAY, live::replay),
+    ("flushing each second", live::TAX, live::tax),
+    ("memory", wire::MEMORY, wire::memory),
+    ("the embedded log", log::NAMES, log::run),
+    ("the program", program::NAMES, program::run),
+];
 
-    let mut benches: Vec<Bench> = kernel::benches().into_iter().chain(log::benches()).filter(|bench| wanted(bench.0)).collect();
-    for run in 0..=runs {
-        for (name, unit, target, bench) in &mut benches {
-            let value = bench();
-            // The first run warms up.
-            if run > 0 {
-                report.note(name, unit, *target, value);
-                eprintln!("{name}: {}", Figure::show(value));
-            }
+/// What takes place only when it is asked for by its whole name.
+const ALONE: &[Group] = &[("the scale tables", &[scale::WORD], scale::run), ("other engines", &[peers::WORD], peers::run)];
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    if args.next().is_some_and(|word| word == child::WORD) {
+        child::Task::perform(&args.next().unwrap());
+    }
+    let mut lab = Lab::new(Options::read());
+    let alone = ALONE.iter().find(|(_, names, _)| lab.options.only == **names);
+    let mut gone_wrong = Vec::new();
+    for (what, names, run) in alone.map_or(GROUPS, std::slice::from_ref) {
+        if alone.is_none() && !lab.wants(names) {
+            continue;
+        }
+        match catch_unwind(AssertUnwindSafe(|| run(&mut lab))) {
+            Ok(Ok(())) => {}
+            Ok(Err(Missing(reason))) => gone_wrong.push((*what, format!("left out: {reason}"), true)),
+            Err(_) => gone_wrong.push((*what, "FAILED, see above".to_owned(), false)),
         }
     }
-    program::run(&wanted, runs, &mut report);
-    report.finish();
+    lab.report.finish(!lab.options.only.is_empty());
+    for (what, reason, _) in &gone_wrong {
+        println!("{what}: {reason}");
+    }
+    if gone_wrong.iter().all(|(.., harmless)| *harmless) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

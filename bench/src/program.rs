@@ -1,4 +1,7 @@
-//! The real binary, driven as a user would: import end to end, queries, freshness, memory.
+//! The real binary, driven as a user would: import end to end, queries, freshness.
+//!
+//! Freshness is the time from the acknowledgement of an event (`POST /v1/events` answered 202) until an answer holds it, while events
+//! come at half of the rate at which the same server imports them on this machine, with its clients beside it.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -8,78 +11,99 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::events::{self, Shape};
-use crate::report::{Report, target_dir};
-use crate::usage::{cpu_seconds, peak_rss_mib};
+use crate::events::{Generator, Shape};
+use crate::lab::{Lab, Missing};
+use crate::report::target_dir;
+use crate::usage::cpu_seconds;
 
-const IMPORT_EVENTS: usize = 1_000_000;
-const MEMORY_EVENTS: usize = 5_000_000;
-const MEMORY_VIDEOS: usize = 200_000;
 const QUERIES: usize = 5_000;
 const FRESH_SECONDS: usize = 20;
-const FRESH_RATE: usize = 5_000;
+/// Events are sent so many times a second, a marker with them.
+const FRESH_POSTS: usize = 10;
 
-/// Runs the measurements that are wanted.
-pub(crate) fn run(wanted: &impl Fn(&str) -> bool, runs: usize, report: &mut Report) {
+const QUERY_NAMES: [[&str; 2]; 3] = [
+    ["query_hit_1d_by_minute", "query_hit_1d_by_minute_p99"],
+    ["query_hit_30d_by_day", "query_hit_30d_by_day_p99"],
+    ["query_miss_30d_by_day", "query_miss_30d_by_day_p99"],
+];
+
+pub(crate) const NAMES: &[&str] = &[
+    "import_end_to_end",
+    "import_server",
+    QUERY_NAMES[0][0],
+    QUERY_NAMES[0][1],
+    QUERY_NAMES[1][0],
+    QUERY_NAMES[1][1],
+    QUERY_NAMES[2][0],
+    QUERY_NAMES[2][1],
+    "freshness_p50",
+    "freshness_p99",
+];
+
+pub(crate) fn run(lab: &mut Lab) -> Result<(), Missing> {
     let dir = tempfile::tempdir_in(target_dir()).unwrap();
-    if wanted("import") || wanted("query") {
-        let file = dir.path().join("import.ndjson");
-        write_file(&file, IMPORT_EVENTS, 100_000);
-        for _ in 0..runs {
-            import(&file, wanted("query"), report);
-        }
+    let file = dir.path().join("import.ndjson");
+    let events = lab.options.events.min(1_000_000);
+    write_file(&file, events);
+    let queries = lab.wants(&QUERY_NAMES.concat());
+    let mut peak = 0.0f64;
+    lab.rounds("import and queries", |_| {
+        let figures = import(&file, events, queries);
+        peak = figures.iter().filter(|(name, _)| *name == "import_end_to_end").map(|(_, rate)| *rate).fold(peak, f64::max);
+        figures
+    });
+    if lab.wants(&["freshness_p50", "freshness_p99"]) {
+        let seconds = if lab.options.quick { 3 } else { FRESH_SECONDS };
+        lab.some_rounds("freshness at half of the peak rate", lab.options.runs.min(3), |_| freshness(peak / 2.0, seconds));
     }
-    if wanted("freshness") {
-        freshness(report);
-    }
-    if wanted("memory") {
-        memory(dir.path(), report);
-    }
+    Ok(())
 }
 
 /// One import of a file into an empty server, until every event is in the answers; then queries of what it counted.
-fn import(file: &Path, queries: bool, report: &mut Report) {
+fn import(file: &Path, events: u64, queries: bool) -> Vec<(&'static str, f64)> {
     let server = Server::start();
     let cpu = cpu_seconds(&server.pid());
     let began = Instant::now();
     server.import(file);
-    server.await_counts(IMPORT_EVENTS);
-    let seconds = began.elapsed().as_secs_f64();
-    let events = IMPORT_EVENTS as f64;
-    report.note("import_end_to_end", "events/s", Some(100_000.0), events / seconds);
-    report.note("import_server", "events/CPU-s", None, events / (cpu_seconds(&server.pid()) - cpu));
+    server.await_counts(events);
+    let (seconds, events) = (began.elapsed().as_secs_f64(), events as f64);
+    let mut figures = vec![("import_end_to_end", events / seconds), ("import_server", events / (cpu_seconds(&server.pid()) - cpu))];
     if queries {
         let now = schemas::Millis::now().0 / 1_000;
+        let of = |n: usize, range: &str| format!("/v1/videos/v{}/views?{range}", 100_000 + n % 100 * 7_919 % 100_000);
         let range = format!("start={}&end={now}&step=1m", now - 86_400);
-        server.queries("query_hit_1d_by_minute", |n| format!("/v1/videos/v{}/views?{range}", n % 100), report);
+        figures.extend(server.queries(QUERY_NAMES[0], |n| of(n, &range)));
         let range = format!("start={}&end={now}&step=1d", now - 30 * 86_400);
-        server.queries("query_hit_30d_by_day", |n| format!("/v1/videos/v{}/views?{range}", n % 100), report);
-        server.queries("query_miss_30d_by_day", |n| format!("/v1/videos/unseen{n}/views?{range}"), report);
+        figures.extend(server.queries(QUERY_NAMES[1], |n| of(n, &range)));
+        figures.extend(server.queries(QUERY_NAMES[2], |n| format!("/v1/videos/unseen{n}/views?{range}")));
     }
+    figures
 }
 
-/// From an acknowledged event to an answer that holds it, while 5,000 events a second flow.
-fn freshness(report: &mut Report) {
+/// From an acknowledged event to an answer that holds it, while `rate` events a second come.
+fn freshness(rate: f64, seconds: usize) -> Vec<(&'static str, f64)> {
     let server = Server::start();
-    let mut waits: Vec<f64> = Vec::new();
+    let mut generator = Generator::new(&Shape::traffic(1));
+    let per_post = (rate / FRESH_POSTS as f64) as usize;
+    eprintln!("  {rate:.0} events a second");
     let began = Instant::now();
-    let pollers: Vec<_> = (0..FRESH_SECONDS * 10)
-        .map(|batch| {
-            let due = Duration::from_millis(100) * u32::try_from(batch).unwrap();
-            std::thread::sleep(due.saturating_sub(began.elapsed()));
-            let marker = format!("fresh{batch}");
+    let pollers: Vec<_> = (0..seconds * FRESH_POSTS)
+        .map(|post| {
+            let marker = format!("fresh{post}");
             let mut body = Vec::new();
             let now = schemas::Millis::now().0;
-            for n in 0..FRESH_RATE / 10 {
-                events::write_json(&mut body, batch * FRESH_RATE + n, n * 7, n as u64, now);
+            for _ in 0..per_post {
+                generator.at(now).write_json(&mut body);
                 body.push(b'\n');
             }
             writeln!(body, r#"{{"event_id":"{marker}","video_id":"{marker}","ts":{now}}}"#).unwrap();
+            let due = Duration::from_secs(1) * u32::try_from(post).unwrap() / FRESH_POSTS as u32;
+            std::thread::sleep(due.saturating_sub(began.elapsed()));
             let mut connection = server.connect();
-            let (status, _) = request(&mut connection, "POST", "/v1/events", "application/x-ndjson", &body);
-            assert_eq!(status, 202);
-            let acknowledged = Instant::now();
             std::thread::spawn(move || {
+                let (status, answer) = request(&mut connection, "POST", "/v1/events", "application/x-ndjson", &body);
+                assert_eq!(status, 202, "{}", String::from_utf8_lossy(&answer));
+                let acknowledged = Instant::now();
                 let path = format!("/v1/videos/{marker}/views?step=all");
                 loop {
                     let (_, answer) = request(&mut connection, "GET", &path, "", b"");
@@ -91,34 +115,25 @@ fn freshness(report: &mut Report) {
             })
         })
         .collect();
-    waits.extend(pollers.into_iter().map(|poller| poller.join().unwrap()));
+    let sent = began.elapsed().as_secs_f64();
+    assert!(sent < 1.1 * seconds as f64, "the client was too slow: {sent} s instead of {seconds}");
+    let mut waits: Vec<f64> = pollers.into_iter().map(|poller| poller.join().unwrap()).collect();
     waits.sort_by(f64::total_cmp);
-    report.note_ceiling("freshness_p50", "s", None, waits[waits.len() / 2]);
-    report.note_ceiling("freshness_p99", "s", Some(2.0), waits[waits.len() * 99 / 100]);
-}
-
-/// The most memory that the server takes while 5 M events over 200 K videos are imported.
-fn memory(dir: &Path, report: &mut Report) {
-    let file = dir.join("memory.ndjson");
-    write_file(&file, MEMORY_EVENTS, MEMORY_VIDEOS);
-    let server = Server::start();
-    server.import(&file);
-    server.await_counts(MEMORY_EVENTS);
-    report.note_ceiling("memory_import_5m", "MiB", Some(1_024.0), peak_rss_mib(&server.pid()));
+    vec![("freshness_p50", waits[waits.len() / 2]), ("freshness_p99", waits[waits.len() * 99 / 100])]
 }
 
 /// Events of the last hour, the newest just now.
-fn write_file(path: &Path, events: usize, videos: usize) {
-    let span_ms = 3_600_000;
-    let shape = Shape { events, videos, start_ms: schemas::Millis::now().0 - span_ms, span_ms };
+fn write_file(path: &Path, events: u64) {
+    let shape = Shape::traffic(events);
+    let shape = Shape { start_ms: schemas::Millis::now().0 - shape.span_ms, ..shape };
     let mut file = std::io::BufWriter::new(std::fs::File::create(path).unwrap());
     let mut line = Vec::new();
-    events::generate(shape, |n, video, viewer, ts| {
+    for view in Generator::new(&shape) {
         line.clear();
-        events::write_json(&mut line, n, video, viewer, ts);
+        view.write_json(&mut line);
         line.push(b'\n');
         file.write_all(&line).unwrap();
-    });
+    }
     file.flush().unwrap();
 }
 
@@ -167,13 +182,13 @@ impl Server {
     }
 
     /// Waits until the answers hold so many views.
-    fn await_counts(&self, events: usize) {
+    fn await_counts(&self, events: u64) {
         let mut connection = self.connect();
         let now = schemas::Millis::now().0 / 1_000;
         let path = format!("/v1/site/views?start={}&end={}&step=all", now - 86_400, now + 3_600);
         loop {
             let (_, answer) = request(&mut connection, "GET", &path, "", b"");
-            if serde_json::from_slice::<Value>(&answer).unwrap()["total"].as_u64() == Some(events as u64) {
+            if serde_json::from_slice::<Value>(&answer).unwrap()["total"].as_u64() == Some(events) {
                 return;
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -181,7 +196,7 @@ impl Server {
     }
 
     /// One client, one request after the other: requests per CPU-second of the server, and how long one takes.
-    fn queries(&self, name: &str, path: impl Fn(usize) -> String, report: &mut Report) {
+    fn queries(&self, [name, p99]: [&'static str; 2], path: impl Fn(usize) -> String) -> [(&'static str, f64); 2] {
         let mut connection = self.connect();
         let cpu = cpu_seconds(&self.pid());
         let mut times: Vec<f64> = (0..QUERIES)
@@ -192,9 +207,8 @@ impl Server {
                 began.elapsed().as_secs_f64() * 1e3
             })
             .collect();
-        report.note(name, "requests/CPU-s", None, QUERIES as f64 / (cpu_seconds(&self.pid()) - cpu).max(0.01));
         times.sort_by(f64::total_cmp);
-        report.note_ceiling(&format!("{name}_p99"), "ms", None, times[QUERIES * 99 / 100]);
+        [(name, QUERIES as f64 / (cpu_seconds(&self.pid()) - cpu).max(0.01)), (p99, times[QUERIES * 99 / 100])]
     }
 }
 
