@@ -11,6 +11,7 @@
 
 mod flushes;
 
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use aggregator::{CountStore, EmbeddedStore};
 use fjall::{Database, KeyspaceCreateOptions, PersistMode};
 use flushes::{FIRST_MINUTE, Flush, Rows, cpu, flushes, median};
 use futures_util::FutureExt;
-use schemas::{CellKey, LogId, Minute, Tier};
+use schemas::{CellKey, LogId, Minute, Source, Tier};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -54,10 +55,11 @@ fn encode(rows: &Rows) -> Encoded {
     encoded
 }
 
-/// fjall's own defaults, with the store's bounds of memory and disk.
+/// fjall's own defaults, with the store's bounds of memory and disk and as many threads: with two, one goes round without work.
 fn bare(dir: &Path, flushes: &[Flush]) -> f64 {
     let sizes = options(dir);
-    let db = Database::builder(dir).cache_size(sizes.cache_bytes).max_journaling_size(sizes.journal_bytes).open().unwrap();
+    let db =
+        Database::builder(dir).worker_threads(4).cache_size(sizes.cache_bytes).max_journaling_size(sizes.journal_bytes).open().unwrap();
     let keyspace = |name| db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(sizes.memtable_bytes)).unwrap();
     let (rollups, minutes) = (keyspace("views_rollup"), keyspace("views_by_minute"));
     let encoded: Vec<_> =
@@ -93,6 +95,27 @@ fn misses(dir: &Path, flushes: &[Flush]) -> f64 {
     }) / f64::from(u32::try_from(count).unwrap())
 }
 
+/// MiB that a call of 1,000,000 rows takes beside them, at the most.
+fn memory_of_a_large_call() -> f64 {
+    let mut rows = Vec::with_capacity(1_000_000);
+    for (source, flush) in (0..).zip(flushes(5, 500_000)) {
+        rows.extend(flush.minutes.iter().map(|(key, row)| (CellKey { source: Source(source), ..key.clone() }, *row)));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(options(dir.path())).unwrap();
+    let resident = |name| {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1_024.0
+    };
+    rest();
+    // Lets the peak begin anew.
+    fs::write("/proc/self/clear_refs", "5").unwrap();
+    let before = resident("VmRSS:");
+    store.write_rows(Arc::new(rows)).now_or_never().unwrap().unwrap();
+    resident("VmHWM:") - before
+}
+
 /// Waits until no thread has had anything to do for a while.
 fn rest() {
     let mut quiet = 0;
@@ -112,6 +135,7 @@ fn cpu_of(work: impl FnOnce()) -> f64 {
 
 fn main() {
     let rounds: usize = std::env::args().nth(1).map_or(5, |rounds| rounds.parse().unwrap());
+    println!("memory of a call of 1,000,000 rows, beside them: {:.0} MiB", memory_of_a_large_call());
     println!("rows per CPU-second, median of {rounds}");
     for size in [5_000, 50_000, 400_000] {
         let flushes = flushes(ROWS / size, size);

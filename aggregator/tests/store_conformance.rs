@@ -63,6 +63,26 @@ async fn a_call_of_many_batches_keeps_the_highest_stamp_of_each_cell() {
     }
 }
 
+#[tokio::test]
+async fn a_row_just_below_the_last_is_old_after_a_reopening_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = |source| [conformance::minute("v", 61, source), conformance::hour("v", 61, source), conformance::hour("w", 61, source)];
+    for n in 1..9 {
+        // Sources and tables have stamps of their own, and more or fewer batches come between.
+        for source in 0..2 {
+            let stamp = 10 * n + 1_000 * i64::from(source);
+            for part in keys(source).chunks(usize::try_from(1 + n % 3).unwrap()) {
+                let write = |stamp: i64| Arc::new(part.iter().map(|key| (key.clone(), conformance::row(stamp, stamp))).collect());
+                open(dir.path()).write_rows(write(stamp)).await.unwrap();
+                let store = open(dir.path());
+                store.write_rows(write(stamp - 5)).await.unwrap();
+                let read = store.read_cells(part.to_vec()).await.unwrap();
+                assert_eq!(read, vec![Some(conformance::row(stamp, stamp)); part.len()], "{n}");
+            }
+        }
+    }
+}
+
 /// Writes a row as version 0.1.0 did: a numbered batch, and nothing said of the highest stamp.
 fn write_as_before(dir: &Path, number: u64, key: &CellKey, row: StoredRow) {
     let db = fjall::Database::builder(dir.join("db")).open().unwrap();
