@@ -64,6 +64,8 @@ fn fill<'a, T>(field: &mut Option<T>, read: Read<'a, T>) -> Option<Cursor<'a>> {
 }
 
 /// The text that is still to be read; a step gives the text after what it has read.
+///
+/// Steps are inlined, two of them by force: what one gives back is too large for registers, and goes through memory if it is called.
 #[derive(Clone, Copy)]
 struct Cursor<'a>(&'a str);
 
@@ -130,7 +132,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn or_null<T>(self, read: impl FnOnce(Self) -> Read<'a, T>) -> Read<'a, Option<T>> {
         match self.after("null") {
             Some(at) => Some((None, at)),
@@ -171,7 +173,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A whole number of at most 18 digits.
-    #[inline]
+    #[inline(always)]
     fn digits(self) -> Read<'a, u64> {
         let (mut number, mut len) = (0, 0);
         for digit in self.0.bytes().take_while(u8::is_ascii_digit).take(19) {
