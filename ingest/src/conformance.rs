@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use schemas::{Millis, NewRecord, Offset, RecordKind, Source};
 
-use crate::log::{Appended, Ends, EventLog, LogError, ReadLimit};
+use crate::log::{Appended, Ends, EventLog, LogError, RUN_BYTES, RUN_RECORDS, ReadLimit};
 
 /// A record as it was read, copied out of the log's buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,7 @@ pub async fn run(make: impl AsyncFn() -> Arc<dyn EventLog>) {
     appends_of_many_at_once_are_atomic_and_in_one_order(&*make().await).await;
     an_append_of_nothing_changes_nothing(&*make().await).await;
     read_limits_and_breaks_are_honoured(&*make().await).await;
+    runs_are_the_same_records(&*make().await).await;
     append_times_never_go_back(&*make().await).await;
     first_at_or_after_agrees_with_a_scan(&*make().await).await;
     unknown_sources_are_refused(&*make().await).await;
@@ -196,6 +197,38 @@ async fn read_limits_and_breaks_are_honoured(log: &dyn EventLog) {
         if record.offset == Offset(4) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     assert_eq!((next.unwrap(), seen), (Offset(5), 5), "the record at which it breaks has been lent");
+}
+
+/// Reading in runs lends the same records under the same limits, and goes on where a break left it.
+async fn runs_are_the_same_records(log: &dyn EventLog) {
+    append(log, A, numbered(7, 2 * RUN_RECORDS + 10)).await;
+    append(log, A, vec![NewRecord::new(RecordKind::Ndjson, vec![b' '; RUN_BYTES + 1])]).await;
+    append(log, A, numbered(8, 10)).await;
+    let kept = read_all(log, A, Offset(0)).unwrap();
+    for limit in [UNLIMITED, ReadLimit { records: 5, ..UNLIMITED }, ReadLimit { bytes: 100, ..UNLIMITED }] {
+        let (mut next, mut offsets) = (Offset(0), Vec::new());
+        while offsets.len() < kept.len() {
+            let (mut records, mut bytes, mut last, mut ended) = (0, 0, 0, false);
+            let read = log.read_runs(A, next, limit, &mut |run| {
+                assert!(!ended && !run.is_empty() && run.len() <= RUN_RECORDS);
+                let run_bytes: usize = run.iter().map(|record| record.payload.len()).sum();
+                assert!(run.len() == 1 || run_bytes <= RUN_BYTES, "{run_bytes} bytes in a run");
+                (records, bytes) = (records + run.len(), bytes + run_bytes);
+                last = run.last().map_or(0, |record| record.payload.len());
+                for record in run {
+                    assert_eq!(record.payload, kept[offsets.len()].record.payload);
+                    offsets.push(record.offset);
+                }
+                // Every other read is broken off after a run.
+                ended = offsets.len() % 2 == 1;
+                if ended { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            next = read.unwrap();
+            assert_eq!(Some(next), offsets.last().map(|last| last.next()), "a run is taken whole");
+            assert!(records <= limit.records && bytes - last < limit.bytes, "{records} records of {bytes} bytes");
+        }
+        assert!(offsets.iter().eq(kept.iter().map(|kept| &kept.offset)));
+    }
 }
 
 /// Along a source, and what an append is told is what its records have.

@@ -25,6 +25,6 @@ pub mod membership;
 pub mod problem;
 
 pub use embedded::{EmbeddedLog, LogOptions};
-pub use log::{Appended, Ends, EventLog, LogError, ReadLimit};
+pub use log::{Appended, Ends, EventLog, LogError, RUN_BYTES, RUN_RECORDS, ReadLimit};
 pub use membership::{Assignment, Membership};
 pub use problem::Problem;

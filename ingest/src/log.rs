@@ -49,6 +49,21 @@ pub trait EventLog: Send + Sync + 'static {
         each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Result<Offset, LogError>;
 
+    /// As [`EventLog::read`], in runs: records that are at hand together are lent together, at most [`RUN_RECORDS`], and no more of
+    /// them than make [`RUN_BYTES`] (one record may have more). A run is taken whole: `each` breaks after it.
+    ///
+    /// # Errors
+    /// As [`EventLog::read`].
+    fn read_runs(
+        &self,
+        source: Source,
+        from: Offset,
+        limit: ReadLimit,
+        each: &mut dyn FnMut(&[Record<'_>]) -> ControlFlow<()>,
+    ) -> Result<Offset, LogError> {
+        self.read(source, from, limit, &mut |record| each(std::slice::from_ref(&record)))
+    }
+
     /// Waits until a source that has been read to its end has grown since `seen`, or until `timeout`; returns the value to wait
     /// on next. It may return early, with or without a new value: read, and see.
     fn wait(&self, seen: u64, timeout: Duration) -> u64;
@@ -86,6 +101,12 @@ pub trait EventLog: Send + Sync + 'static {
     /// Makes what waits durable and acknowledges it, then takes no more. Blocks for as long as that takes.
     fn close(&self);
 }
+
+/// How many records a run has at most.
+pub const RUN_RECORDS: usize = 64;
+
+/// How many payload bytes a run has at most, unless one record has more: small records alone gain from being folded together.
+pub const RUN_BYTES: usize = 32 << 10;
 
 /// What an append was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use super::context::Context;
 use super::growth::Growth;
 use super::message;
 use super::queue::{Fault, Queue};
-use crate::log::{LogError, ReadLimit};
+use crate::log::{LogError, RUN_BYTES, RUN_RECORDS, ReadLimit};
 
 /// The longest wait for a record without looking whether the log has failed.
 const LOOK_UP_EVERY: Duration = Duration::from_millis(200);
@@ -117,7 +117,8 @@ impl Lane {
         from: Offset,
         until: Option<Offset>,
         limit: ReadLimit,
-        each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+        most: usize,
+        each: &mut dyn FnMut(&[Record<'_>]) -> ControlFlow<()>,
     ) -> (Offset, Option<Trouble>) {
         let deadline = until.and_then(|_| Instant::now().checked_add(limit.patience));
         let (mut next, mut records, mut bytes) = (from, 0, 0);
@@ -131,7 +132,7 @@ impl Lane {
                 next = next.max(until);
                 break;
             }
-            let Some(message) = queue.next() else {
+            let Some(message) = queue.message(0) else {
                 let wait = until.map_or(Duration::ZERO, |_| left(deadline).min(LOOK_UP_EVERY));
                 if !queue.take(wait) && wait.is_zero() {
                     break;
@@ -139,6 +140,7 @@ impl Lane {
                 continue;
             };
             if let Some(fault) = message.fault() {
+                queue.pass(1);
                 if fault.is(Code::PartitionEOF) {
                     passed = passed.max(fault.at.unwrap_or(passed));
                     continue;
@@ -151,14 +153,18 @@ impl Lane {
                 }
                 continue;
             }
-            // A stale fetch may bring what lies before; an offset is never negative.
-            let Some(offset) = message.offset().filter(|offset| *offset >= passed) else { continue };
-            let record = message::record(&message, offset);
-            records += 1;
-            bytes = bytes.saturating_add(record.payload.len());
-            (next, passed) = (offset.next(), offset.next());
+            let (run, run_bytes) = run(queue, passed, most.min(limit.records - records), limit.bytes - bytes);
+            let Some(last) = run.last().map(|record| record.offset) else {
+                // A stale fetch may bring what lies before.
+                queue.pass(1);
+                continue;
+            };
+            (records, bytes) = (records + run.len(), bytes.saturating_add(run_bytes));
+            (next, passed) = (last.next(), last.next());
             trouble = None;
-            if each(record).is_break() {
+            let (flow, count) = (each(&run), run.len());
+            queue.pass(count);
+            if flow.is_break() {
                 break;
             }
         }
@@ -171,6 +177,25 @@ impl Drop for Lane {
     fn drop(&mut self) {
         self.rest();
     }
+}
+
+/// The records that come next without a gap in the queue and from `passed` on, and their payload bytes: at most so many, and no more
+/// once they have so many bytes or, all together, more than a run. None if the first message lies before `passed`.
+fn run(queue: &Queue, passed: Offset, most: usize, bytes_max: usize) -> (Vec<Record<'_>>, usize) {
+    let (mut run, mut bytes, mut passed) = (Vec::with_capacity(most.min(RUN_RECORDS)), 0, passed);
+    while run.len() < most
+        && bytes < bytes_max
+        && let Some(message) = queue.message(run.len())
+        && message.fault().is_none()
+        // An offset is never negative.
+        && let Some(offset) = message.offset().filter(|offset| *offset >= passed)
+        && (run.is_empty() || bytes + message.payload().len() <= RUN_BYTES)
+    {
+        bytes = bytes.saturating_add(message.payload().len());
+        passed = offset.next();
+        run.push(message::record(message, offset));
+    }
+    (run, bytes)
 }
 
 fn left(deadline: Option<Instant>) -> Duration {

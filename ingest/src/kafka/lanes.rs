@@ -144,12 +144,14 @@ impl Lanes {
         }
     }
 
+    /// Lends runs of at most `most` records.
     pub(super) fn read(
         &self,
         source: Source,
         from: Offset,
         limit: ReadLimit,
-        each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+        most: usize,
+        each: &mut dyn FnMut(&[Record<'_>]) -> ControlFlow<()>,
     ) -> Result<Offset, LogError> {
         let until = if limit.patience.is_zero() {
             None
@@ -165,7 +167,7 @@ impl Lanes {
         };
         let place = self.place(source)?;
         let Some(mut lane) = self.take(&place, source, from, limit.patience)? else { return Ok(from) };
-        let (next, trouble) = lane.lend(from, until, limit, each);
+        let (next, trouble) = lane.lend(from, until, limit, most, each);
         let result = match trouble {
             None => Ok(next),
             Some(trouble) => {

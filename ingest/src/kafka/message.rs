@@ -42,7 +42,7 @@ pub(super) fn headers(kind: RecordKind, historical: bool) -> Option<OwnedHeaders
 pub(super) const HEADER_BYTES: usize = 128;
 
 /// A message as the record it is; borrowed from it. The append time is the message's timestamp: the topic says whose that is.
-pub(super) fn record<'a>(message: &'a Message<'_>, offset: Offset) -> Record<'a> {
+pub(super) fn record(message: Message<'_>, offset: Offset) -> Record<'_> {
     let (mut kind, mut historical) = (RecordKind::Json, false);
     message.headers(&mut |key, value| {
         if key.eq_ignore_ascii_case(CONTENT_TYPE.as_bytes()) {

@@ -53,7 +53,7 @@ use schemas::{LogId, Millis, NewRecord, Offset, Record, Source};
 
 pub use options::{AppendTimes, KafkaOptions};
 
-use crate::log::{Appended, Ends, EventLog, LogError, ReadLimit};
+use crate::log::{Appended, Ends, EventLog, LogError, RUN_RECORDS, ReadLimit};
 use crate::membership::Membership;
 use failure::Failure;
 use lanes::Lanes;
@@ -113,6 +113,19 @@ impl KafkaLog {
         self.appender.get().ok_or_else(|| LogError::Unavailable("its producer has not started".into()))
     }
 
+    fn read_some(
+        &self,
+        source: Source,
+        from: Offset,
+        limit: ReadLimit,
+        most: usize,
+        each: &mut dyn FnMut(&[Record<'_>]) -> ControlFlow<()>,
+    ) -> Result<Offset, LogError> {
+        self.failure.check()?;
+        self.partition(source)?;
+        self.lanes.read(source, from, limit, most, each)
+    }
+
     fn partition(&self, source: Source) -> Result<i32, LogError> {
         if source.0 >= self.sources().get() {
             return Err(LogError::NoSource(source));
@@ -155,9 +168,17 @@ impl EventLog for KafkaLog {
         limit: ReadLimit,
         each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Result<Offset, LogError> {
-        self.failure.check()?;
-        self.partition(source)?;
-        self.lanes.read(source, from, limit, each)
+        self.read_some(source, from, limit, 1, &mut |run| run.iter().try_for_each(|record| each(*record)))
+    }
+
+    fn read_runs(
+        &self,
+        source: Source,
+        from: Offset,
+        limit: ReadLimit,
+        each: &mut dyn FnMut(&[Record<'_>]) -> ControlFlow<()>,
+    ) -> Result<Offset, LogError> {
+        self.read_some(source, from, limit, RUN_RECORDS, each)
     }
 
     fn wait(&self, seen: u64, timeout: Duration) -> u64 {

@@ -1,13 +1,13 @@
 //! A partition's queue of its own, and the messages in it: all that readers need of librdkafka below rdkafka.
 //!
 //! rdkafka hands messages out one by one, each in an event of its own; that costs more than twice the CPU of taking many at once.
-//! So messages are taken here, by the hundred, and lent one by one:
+//! So messages are taken here, by the hundred, and lent from here:
 //!
 //! ```text
-//! librdkafka's fetchers ──> queue ──take──> taken ──next──> Message (borrows its payload, given back when it is dropped)
+//! librdkafka's fetchers ──> queue ──take──> taken ──message──> Message (lends its payload) ──pass──> given back
 //! ```
 //!
-//! A message that was taken and not lent stays here and is lent next; it is given back when the queue is dropped. Payloads and headers
+//! A message that was taken and not passed stays here and is lent next; it is given back when the queue is dropped. Payloads and headers
 //! are not copied, and nothing is allocated or locked for a message beyond what librdkafka does.
 #![expect(unsafe_code, reason = "rdkafka has no safe wrapper for batches; it costs 2.4 times the CPU; each use is argued for below")]
 
@@ -54,11 +54,12 @@ struct Signal {
     growth: Arc<Growth>,
 }
 
-/// A message that was taken, or an error that stood in its place. It is given back to librdkafka when it is dropped.
+/// A message that was taken, or an error that stood in its place; lent by its queue, which does not pass it meanwhile.
+#[derive(Clone, Copy)]
 pub(super) struct Message<'a> {
     native: NonNull<sys::rd_kafka_message_t>,
     inside_known: bool,
-    queue: PhantomData<&'a mut Queue>,
+    queue: PhantomData<&'a Queue>,
 }
 
 /// What stood in a queue in place of a message.
@@ -107,11 +108,21 @@ impl Queue {
         Some(queue)
     }
 
-    /// The next message that has been taken.
-    pub(super) fn next(&mut self) -> Option<Message<'_>> {
-        let native = NonNull::new(*self.taken.get(self.next)?)?;
-        self.next += 1;
+    /// The message that is so many places behind the first that has been taken and not passed.
+    pub(super) fn message(&self, ahead: usize) -> Option<Message<'_>> {
+        let native = NonNull::new(*self.taken.get(self.next + ahead)?)?;
         Some(Message { native, inside_known: self.inside_known, queue: PhantomData })
+    }
+
+    /// Gives the first messages back that have been taken and not passed, at most so many.
+    pub(super) fn pass(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(Message { native, .. }) = self.message(0) else { return };
+            self.next += 1;
+            // SAFETY: It is live and this queue's alone, and behind `next` from here on, so not used again. What was borrowed from it
+            // was borrowed from this queue, which is borrowed mutably here.
+            unsafe { sys::rd_kafka_message_destroy(native.as_ptr()) }
+        }
     }
 
     /// Takes more messages when all have been lent: what is here, or what comes within `wait`. Returns whether there are any.
@@ -150,7 +161,7 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        while self.next().is_some() {}
+        self.pass(self.taken.len());
         // SAFETY: The queue is live and not used after this. The callback is called with the queue's lock held, which turning it off
         // takes: so it is not running and not called again when `signal` goes. The client goes after this, with the field `_consumer`.
         unsafe {
@@ -169,10 +180,10 @@ unsafe extern "C" fn filled(_: *mut sys::rd_kafka_t, signal: *mut c_void) {
     signal.growth.grow();
 }
 
-impl Message<'_> {
+impl<'a> Message<'a> {
     /// Its offset, or where the fault is; nothing if that is unknown.
     pub(super) fn offset(&self) -> Option<Offset> {
-        // SAFETY: The message is live as long as `self`; its fields are read alone, so that no reference covers a code that the bindings may not name.
+        // SAFETY: The message is live as long as its queue is lent; its fields are read alone, so that no reference covers a code that the bindings may not name.
         let offset = unsafe { (&raw const (*self.native.as_ptr()).offset).read() };
         u64::try_from(offset).ok().map(Offset)
     }
@@ -189,8 +200,8 @@ impl Message<'_> {
     }
 
     /// Its payload; empty if it has none.
-    pub(super) fn payload(&self) -> &[u8] {
-        // SAFETY: The message is live as long as `self` is, and so is its payload of `len` bytes, which nobody changes. It is null if
+    pub(super) fn payload(&self) -> &'a [u8] {
+        // SAFETY: The message is live as long as its queue is lent is, and so is its payload of `len` bytes, which nobody changes. It is null if
         // there is none.
         unsafe {
             let (payload, len) = ((&raw const (*self.native.as_ptr()).payload).read(), (&raw const (*self.native.as_ptr()).len).read());
@@ -233,7 +244,7 @@ impl Message<'_> {
         let (mut headers, mut key, mut value, mut len) = (ptr::null_mut(), ptr::null(), ptr::null(), 0);
         let done = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
         // SAFETY: The message is live, and not a fault. Its list of headers is made by the first call, belongs to it and is not
-        // changed after that: keys (strings that end with NUL) and values (`len` bytes, or null) are live as long as `self` is.
+        // changed after that: keys (strings that end with NUL) and values (`len` bytes, or null) are live as long as its queue is lent is.
         // Out pointers are to locals and are read only if the call says that it has set them.
         unsafe {
             if sys::rd_kafka_message_headers(self.native.as_ptr(), &raw mut headers) != done {
@@ -247,13 +258,6 @@ impl Message<'_> {
                 show(CStr::from_ptr(key).to_bytes(), value);
             }
         }
-    }
-}
-
-impl Drop for Message<'_> {
-    fn drop(&mut self) {
-        // SAFETY: The message is live and owned by this value alone; what was borrowed from it was borrowed from `self`.
-        unsafe { sys::rd_kafka_message_destroy(self.native.as_ptr()) }
     }
 }
 
