@@ -226,26 +226,39 @@ impl Owner {
     /// Takes the next record. Returns whether it wants another one at once.
     ///
     /// # Errors
-    /// If the record shows that this is not the log it was, or that a clock is wrong. The source stops.
+    /// As [`Owner::records`].
     pub fn record(&mut self, record: &Record<'_>, now: Now) -> Result<bool, SourceError> {
-        self.read_next = record.offset.next();
-        if record.offset < self.start.next_offset {
-            if record.offset >= self.start.warm_from {
-                self.fold.warm_up(record);
-            }
-            if record.offset.next() == self.start.next_offset {
-                self.finish_recovery(record)?;
-            }
-            return Ok(true);
+        self.records(std::slice::from_ref(record), now)
+    }
+
+    /// Takes the next records, all of them. Returns whether it wants more at once.
+    ///
+    /// # Errors
+    /// If one of them shows that this is not the log it was, or that a clock is wrong. The source stops.
+    pub fn records(&mut self, records: &[Record<'_>], now: Now) -> Result<bool, SourceError> {
+        let Some((first, last)) = records.first().zip(records.last()) else { return Ok(self.wants(now).is_some()) };
+        self.read_next = last.offset.next();
+        if first.offset < self.start.next_offset {
+            let (known, new) = records.split_at(records.partition_point(|record| record.offset < self.start.next_offset));
+            known.iter().try_for_each(|record| self.warm_up(record))?;
+            return if new.is_empty() { Ok(true) } else { self.records(new, now) };
         }
-        if record.append_time > now.wall.plus(CLOCK_TOLERANCE_MS) {
-            let (source_id, offset, append_time) = (self.source, record.offset, record.append_time);
-            return Err(SourceError::BrokerClock { source_id, offset, append_time, now: now.wall });
+        let is_ahead = |record: &&Record<'_>| record.append_time > now.wall.plus(CLOCK_TOLERANCE_MS);
+        if let Some(Record { offset, append_time, .. }) = records.iter().find(is_ahead) {
+            let (offset, append_time) = (*offset, *append_time);
+            return Err(SourceError::BrokerClock { source_id: self.source, offset, append_time, now: now.wall });
         }
-        self.fold.apply(record);
-        self.oldest.get_or_insert(record.append_time);
+        self.fold.apply_run(records);
+        self.oldest.get_or_insert(first.append_time);
         self.tick_at = now.elapsed + self.options.tick_after;
         Ok(self.wants(now).is_some())
+    }
+
+    fn warm_up(&mut self, record: &Record<'_>) -> Result<(), SourceError> {
+        if record.offset >= self.start.warm_from {
+            self.fold.warm_up(record);
+        }
+        if record.offset.next() == self.start.next_offset { self.finish_recovery(record) } else { Ok(()) }
     }
 
     fn finish_recovery(&mut self, last: &Record<'_>) -> Result<(), SourceError> {
@@ -323,7 +336,9 @@ impl Owner {
         self.flushes += 1;
         self.last_flush_took = now.elapsed.saturating_sub(flushing.began);
         self.last_freshness_ms = now.wall.since(flushing.oldest);
-        self.flushing = None;
+        if let Some(Flushing { rollups, minutes, .. }) = self.flushing.take() {
+            [rollups, minutes].into_iter().filter_map(Arc::into_inner).for_each(|rows| self.fold.recycle(rows));
+        }
         self.fold.flushed();
     }
 

@@ -2,17 +2,21 @@
 //!
 //! An open minute cell is never loaded, because warm-up has rebuilt it. Every other cell waits, its changes parked, until
 //! its row has been read once. Eviction is second chance over the slots and takes only what the store holds entirely.
+//!
+//! What costs is waiting for memory, so a cell is one cache line, an entity remembers its latest cell of each tier (most
+//! changes go there, and no table is asked), and whoever walks over many cells touches some of them ahead.
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
+use std::hint::black_box;
 
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
-use schemas::{Bucket, CellKey, Minute, Source, StoredRow, Tier};
+use schemas::{Bucket, CellKey, Minute, Offset, Source, StoredRow, Tier};
 
-use super::cell::{Cell, Change};
+use super::cell::{Addition, Cell, Change};
 use super::entities::{Entities, EntityIx};
-use super::parking::{Parking, Waiting};
+use super::index::Index;
+use super::parking::Parking;
 
 /// The place of a cell in [`Cells`].
 pub(crate) type CellIx = u32;
@@ -20,18 +24,20 @@ pub(crate) type CellIx = u32;
 /// Rows by the names of their cells.
 pub(crate) type Rows = Vec<(CellKey, StoredRow)>;
 
+/// How many cells ahead of its work a walk touches.
+pub(crate) const AHEAD: usize = 16;
+
 /// The resident cells of one source.
 pub(crate) struct Cells {
     source: Source,
     pub(crate) entities: Entities,
     slots: Vec<Option<Cell>>,
     free: Vec<CellIx>,
-    by_key: HashTable<CellIx>,
+    by_key: Index,
     hasher: FixedState,
     /// Open minute cells by minute.
     open: BTreeMap<Minute, Vec<CellIx>>,
-    /// Cells with changes that no flush has taken, in the order in which they became so.
-    dirty: Vec<CellIx>,
+    dirty: Dirty,
     /// Parked cells whose load has not been asked for.
     to_load: Vec<CellIx>,
     /// Parked cells.
@@ -40,6 +46,10 @@ pub(crate) struct Cells {
     last_ticket: u32,
     hand: usize,
     resident_max: usize,
+    /// Room for rows.
+    spare: Vec<Rows>,
+    /// The store has acknowledged every change below it.
+    stored: Offset,
 }
 
 /// Cells to be read from the store.
@@ -52,27 +62,40 @@ pub struct Load {
     places: Vec<CellIx>,
 }
 
-fn hash(hasher: &FixedState, entity: EntityIx, bucket: Bucket) -> u64 {
-    hasher.hash_one((u64::from(entity) << 32 | u64::from(bucket.start.0.cast_unsigned()), bucket.tier.code()))
+/// Cells with changes that no flush has taken, in the order in which they became so: those of rollup tiers and those of minutes,
+/// because they are stored one after the other.
+#[derive(Default)]
+struct Dirty(Vec<CellIx>, Vec<CellIx>);
+
+impl Dirty {
+    const fn list_of(&mut self, tier: Tier) -> &mut Vec<CellIx> {
+        match tier {
+            Tier::Hour | Tier::Day | Tier::Year => &mut self.0,
+            Tier::Minute => &mut self.1,
+        }
+    }
 }
 
 impl Cells {
-    pub(crate) fn new(source: Source, resident_max: usize) -> Self {
+    /// No cells yet. `stored`: the store has all changes below it.
+    pub(crate) fn new(source: Source, resident_max: usize, stored: Offset) -> Self {
         Self {
             source,
             entities: Entities::default(),
             slots: Vec::new(),
             free: Vec::new(),
-            by_key: HashTable::new(),
+            by_key: Index::default(),
             hasher: FixedState::default(),
             open: BTreeMap::new(),
-            dirty: Vec::new(),
+            dirty: Dirty::default(),
             to_load: Vec::new(),
             parked_cells: 0,
             parking: Parking::new(),
             last_ticket: 0,
             hand: 0,
             resident_max,
+            spare: Vec::new(),
+            stored,
         }
     }
 
@@ -81,7 +104,7 @@ impl Cells {
     }
 
     pub(crate) fn dirty_len(&self) -> usize {
-        self.dirty.len()
+        self.dirty.0.len() + self.dirty.1.len()
     }
 
     /// Cells that wait for their row, and the changes that wait with them.
@@ -89,49 +112,94 @@ impl Cells {
         (self.parked_cells, self.parking.len())
     }
 
+    #[inline]
     pub(crate) fn get(&self, ix: CellIx) -> Option<&Cell> {
         self.slots.get(ix as usize)?.as_ref()
     }
 
+    #[inline]
     fn get_mut(&mut self, ix: CellIx) -> Option<&mut Cell> {
         self.slots.get_mut(ix as usize)?.as_mut()
+    }
+
+    /// Reads what lies at a place and waits for nothing, so that it is in the cache when it is needed.
+    pub(crate) fn touch(&self, ix: CellIx) {
+        black_box(self.slots.get(ix as usize).is_some_and(Option::is_some));
+    }
+
+    /// Touches the minute cell that an entity last counted in: the entity has been touched before.
+    pub(crate) fn touch_latest_minute(&self, entity: EntityIx) {
+        self.touch(self.entities.latest(entity, Tier::Minute));
+    }
+
+    /// Counts in an open minute: what nearly every event does, so the short way is taken if the cell is the entity's latest.
+    #[inline]
+    pub(crate) fn count(&mut self, entity: EntityIx, minute: Minute, change: Addition) {
+        let latest = self.entities.latest(entity, Tier::Minute);
+        let bucket = Bucket { tier: Tier::Minute, start: minute };
+        if let Some(Some(cell)) = self.slots.get_mut(latest as usize)
+            && cell.is(entity, bucket)
+            && cell.add(change)
+        {
+            if cell.touch(true) {
+                self.dirty.1.push(latest);
+            }
+        } else {
+            let ix = self.open_minute(entity, minute);
+            self.change(ix, change.into());
+        }
     }
 
     /// The place of an open minute cell, which starts empty.
     pub(crate) fn open_minute(&mut self, entity: EntityIx, minute: Minute) -> CellIx {
         let bucket = Bucket { tier: Tier::Minute, start: minute };
-        let latest = self.entities.latest(entity);
-        if self.get(latest).is_some_and(|cell| cell.entity == entity && cell.bucket == bucket) {
-            return latest;
-        }
-        let ix = self.find(entity, bucket).unwrap_or_else(|| {
-            let ix = self.insert(Cell { open: true, ..Cell::fresh(entity, bucket) });
-            self.open.entry(minute).or_default().push(ix);
-            ix
-        });
-        self.entities.set_latest(entity, ix);
-        ix
-    }
-
-    /// The place of a closed cell, which waits for its row if it is new.
-    pub(crate) fn closed_cell(&mut self, entity: EntityIx, bucket: Bucket) -> CellIx {
-        self.find(entity, bucket).unwrap_or_else(|| {
-            let ix = self.insert(Cell { waiting: Some(Waiting::NEW), ..Cell::fresh(entity, bucket) });
-            self.to_load.push(ix);
-            self.parked_cells += 1;
+        self.latest(entity, bucket).unwrap_or_else(|| {
+            let ix = self.find(entity, bucket).unwrap_or_else(|| {
+                let ix = self.insert(Cell::open(entity, minute));
+                self.open.entry(minute).or_default().push(ix);
+                ix
+            });
+            self.entities.set_latest(entity, Tier::Minute, ix);
             ix
         })
     }
 
+    /// The place of a closed cell, which waits for its row if it is new.
+    pub(crate) fn closed_cell(&mut self, entity: EntityIx, bucket: Bucket) -> CellIx {
+        self.latest(entity, bucket).unwrap_or_else(|| {
+            let ix = self.find(entity, bucket).unwrap_or_else(|| {
+                let ix = self.insert(Cell::unloaded(entity, bucket));
+                self.to_load.push(ix);
+                self.parked_cells += 1;
+                ix
+            });
+            // A late minute leaves the open one its place.
+            if bucket.tier != Tier::Minute {
+                self.entities.set_latest(entity, bucket.tier, ix);
+            }
+            ix
+        })
+    }
+
+    /// The entity's latest cell of a tier, if that is the one.
+    #[inline]
+    fn latest(&self, entity: EntityIx, bucket: Bucket) -> Option<CellIx> {
+        let latest = self.entities.latest(entity, bucket.tier);
+        self.get(latest).is_some_and(|cell| cell.is(entity, bucket)).then_some(latest)
+    }
+
     /// Does a change, or parks it until the cell's row is there.
+    #[inline]
     pub(crate) fn change(&mut self, ix: CellIx, change: Change) {
         let Some(cell) = self.slots.get_mut(ix as usize).and_then(Option::as_mut) else { return };
-        cell.used = true;
-        if let Some(waiting) = &mut cell.waiting {
+        if let Some(waiting) = cell.waiting() {
             self.parking.push(waiting, change);
-        } else if cell.apply(change) && !cell.dirty {
-            cell.dirty = true;
-            self.dirty.push(ix);
+            cell.touch(false);
+            return;
+        }
+        let changed = cell.apply(change);
+        if cell.touch(changed) {
+            self.dirty.list_of(cell.bucket().tier).push(ix);
         }
     }
 
@@ -145,13 +213,28 @@ impl Cells {
     /// Takes the open minutes below `closed`; their cells are closed from now on.
     pub(crate) fn close_below(&mut self, closed: Minute) -> Vec<CellIx> {
         let still_open = self.open.split_off(&closed);
-        let closing: Vec<CellIx> = std::mem::replace(&mut self.open, still_open).into_values().flatten().collect();
-        for ix in &closing {
-            if let Some(cell) = self.get_mut(*ix) {
-                cell.open = false;
-            }
+        std::mem::replace(&mut self.open, still_open).into_values().flatten().collect()
+    }
+
+    /// Closes a cell that [`Cells::close_below`] has named, and says whose it is.
+    pub(crate) fn close(&mut self, ix: CellIx) -> Option<(EntityIx, Minute, schemas::Counts)> {
+        let cell = self.get_mut(ix)?;
+        cell.close();
+        Some((cell.entity, cell.bucket().start, cell.counts))
+    }
+
+    /// Touches the cells of rollup tiers that will change when these close: their entities have been touched before.
+    pub(crate) fn touch_rollups(&self, ix: CellIx) {
+        if let Some(cell) = self.get(ix) {
+            Tier::ROLLUPS.into_iter().for_each(|tier| self.touch(self.entities.latest(cell.entity, tier)));
         }
-        closing
+    }
+
+    /// Touches a cell's entity: the cell has been touched before.
+    pub(crate) fn touch_entity(&self, ix: CellIx) {
+        if let Some(cell) = self.get(ix) {
+            self.entities.touch(cell.entity);
+        }
     }
 
     /// The next cells to read, at most `max`.
@@ -164,68 +247,81 @@ impl Cells {
         let ticket = self.last_ticket;
         let places: Vec<CellIx> = self.to_load.drain(..self.to_load.len().min(max)).collect();
         for ix in &places {
-            if let Some(waiting) = self.get_mut(*ix).and_then(|cell| cell.waiting.as_mut()) {
+            if let Some(waiting) = self.get_mut(*ix).and_then(Cell::waiting) {
                 waiting.ticket = ticket;
             }
         }
-        let keys = places.iter().filter_map(|ix| self.key(*ix)).collect();
+        let keys = places.iter().filter_map(|ix| self.key(self.get(*ix)?)).collect();
         Some(Load { ticket, keys, places })
     }
 
     /// Takes the rows of a load, in the order of its keys, and does what was parked. Rows of a load that nobody waits for are ignored.
-    pub(crate) fn loaded(&mut self, load: &Load, rows: &[Option<StoredRow>]) {
+    /// `position` is the offset from which changes come next.
+    pub(crate) fn loaded(&mut self, load: &Load, rows: &[Option<StoredRow>], position: Offset) {
         for (ix, row) in load.places.iter().zip(rows) {
             let Some(cell) = self.slots.get_mut(*ix as usize).and_then(Option::as_mut) else { continue };
-            let Some(mut waiting) = cell.waiting.take_if(|waiting| waiting.ticket == load.ticket) else { continue };
-            cell.load(*row);
+            let Some(mut waiting) = cell.load(*row, load.ticket) else { continue };
             self.parked_cells -= 1;
             let mut changed = false;
             while let Some(change) = self.parking.pop(&mut waiting) {
                 changed |= cell.apply(change);
             }
-            if changed && !cell.dirty {
-                cell.dirty = true;
-                self.dirty.push(*ix);
+            cell.settle(position);
+            if cell.touch(changed) {
+                self.dirty.list_of(cell.bucket().tier).push(*ix);
             }
         }
     }
 
-    /// Takes the dirty cells: they are in flight until [`Cells::landed`].
-    pub(crate) fn take_dirty(&mut self) -> Vec<CellIx> {
-        let taken = std::mem::take(&mut self.dirty);
-        for ix in &taken {
-            if let Some(cell) = self.get_mut(*ix) {
-                cell.dirty = false;
-                cell.in_flight = true;
-            }
-        }
-        taken
+    /// The rows of the dirty cells as of now, those of rollup tiers and those of minutes; the cells are clean then.
+    pub(crate) fn take_dirty(&mut self) -> (Rows, Rows) {
+        let Dirty(mut rollups, mut minutes) = std::mem::take(&mut self.dirty);
+        let rows = (self.take_rows(&rollups), self.take_rows(&minutes));
+        rollups.clear();
+        minutes.clear();
+        self.dirty = Dirty(rollups, minutes);
+        rows
     }
 
-    /// The rows of cells, those of rollup tiers and those of minutes.
-    pub(crate) fn rows(&self, places: &[CellIx]) -> (Rows, Rows) {
-        let is_minute = |ix: &&CellIx| self.get(**ix).is_some_and(|cell| cell.bucket.tier == Tier::Minute);
-        let minutes = places.iter().filter(is_minute).count();
+    fn take_rows(&mut self, list: &[CellIx]) -> Rows {
         // Sized at once: flushes are large, and growing by doubling would touch twice the memory.
-        let mut rows = (Vec::with_capacity(places.len() - minutes), Vec::with_capacity(minutes));
-        for stored in places.iter().filter_map(|ix| self.stored(*ix)) {
-            if stored.0.bucket.tier == Tier::Minute { rows.1.push(stored) } else { rows.0.push(stored) }
+        let mut rows = self.spare.pop().unwrap_or_default();
+        rows.reserve(list.len());
+        for (at, ix) in list.iter().enumerate() {
+            self.look_ahead(list, at);
+            let Some(cell) = self.get_mut(*ix) else { continue };
+            cell.clean();
+            let row = self.get(*ix).and_then(|cell| Some((self.key(cell)?, cell.row())));
+            rows.extend(row);
         }
         rows
     }
 
-    /// The store has acknowledged these.
-    pub(crate) fn landed(&mut self, places: &[CellIx]) {
-        for ix in places {
-            if let Some(cell) = self.get_mut(*ix) {
-                cell.in_flight = false;
-            }
+    /// Touches what a later step of a walk over `list` will need: the cell, then its entity, then the name.
+    fn look_ahead(&self, list: &[CellIx], at: usize) {
+        let ahead = |steps: usize| list.get(at + steps * AHEAD).copied();
+        if let Some(ix) = ahead(3) {
+            self.touch(ix);
+        }
+        if let Some(ix) = ahead(2) {
+            self.touch_entity(ix);
+        }
+        if let Some(cell) = ahead(1).and_then(|ix| self.get(ix)) {
+            self.entities.touch_name(cell.entity);
         }
     }
 
-    /// A cell's name and row.
-    fn stored(&self, ix: CellIx) -> Option<(CellKey, StoredRow)> {
-        Some((self.key(ix)?, self.get(ix)?.row()))
+    /// Takes the rows of an earlier flush for their room: new memory costs as much as making the rows.
+    pub(crate) fn recycle(&mut self, mut rows: Rows) {
+        if self.spare.len() < 2 {
+            rows.clear();
+            self.spare.push(rows);
+        }
+    }
+
+    /// The store has acknowledged every change below `stored`.
+    pub(crate) const fn landed(&mut self, stored: Offset) {
+        self.stored = stored;
     }
 
     /// Forgets unused cells while there are more than the bound, looking at no more than a bounded number.
@@ -236,32 +332,33 @@ impl Cells {
         while left > 0 && looks > 0 {
             looks -= 1;
             self.hand = if self.hand + 1 < self.slots.len() { self.hand + 1 } else { 0 };
+            let stored = self.stored;
             let Some(Some(cell)) = self.slots.get_mut(self.hand) else { continue };
-            if !cell.may_go() {
-                continue;
+            if cell.may_go(stored) && !cell.was_used() {
+                self.remove(self.hand);
+                left -= 1;
             }
-            if cell.used {
-                cell.used = false;
-                continue;
-            }
-            self.remove(self.hand);
-            left -= 1;
         }
     }
 
-    fn key(&self, ix: CellIx) -> Option<CellKey> {
-        let cell = self.get(ix)?;
-        Some(CellKey { entity: self.entities.get(cell.entity)?.clone(), bucket: cell.bucket, source: self.source })
+    fn key(&self, cell: &Cell) -> Option<CellKey> {
+        Some(CellKey { entity: self.entities.get(cell.entity)?, bucket: cell.bucket(), source: self.source })
+    }
+
+    fn hash(&self, entity: EntityIx, bucket: Bucket) -> u32 {
+        let name = u64::from(entity) << 32 | u64::from(bucket.start.0.cast_unsigned());
+        let hash = self.hasher.hash_one(name);
+        let folded = (hash ^ (hash >> 32)) & u64::from(u32::MAX);
+        u32::try_from(folded).unwrap_or_default().wrapping_add(u32::from(bucket.tier.code()))
     }
 
     fn find(&self, entity: EntityIx, bucket: Bucket) -> Option<CellIx> {
-        let same = |ix: &CellIx| self.get(*ix).is_some_and(|cell| cell.entity == entity && cell.bucket == bucket);
-        self.by_key.find(hash(&self.hasher, entity, bucket), same).copied()
+        self.by_key.find(self.hash(entity, bucket), |ix| self.get(ix).is_some_and(|cell| cell.is(entity, bucket)))
     }
 
     fn insert(&mut self, cell: Cell) -> CellIx {
-        let (entity, bucket) = (cell.entity, cell.bucket);
-        self.entities.hold(entity);
+        self.entities.hold(cell.entity);
+        let hash = self.hash(cell.entity, cell.bucket());
         let ix = if let Some(ix) = self.free.pop() {
             if let Some(slot) = self.slots.get_mut(ix as usize) {
                 *slot = Some(cell);
@@ -271,20 +368,14 @@ impl Cells {
             self.slots.push(Some(cell));
             u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
         };
-        let (slots, hasher) = (&self.slots, &self.hasher);
-        self.by_key.insert_unique(hash(hasher, entity, bucket), ix, |ix| match slots.get(*ix as usize) {
-            Some(Some(cell)) => hash(hasher, cell.entity, cell.bucket),
-            _ => 0,
-        });
+        self.by_key.insert(hash, ix);
         ix
     }
 
     fn remove(&mut self, place: usize) {
         let Some(cell) = self.slots.get_mut(place).and_then(Option::take) else { return };
         let Ok(ix) = CellIx::try_from(place) else { return };
-        if let Ok(entry) = self.by_key.find_entry(hash(&self.hasher, cell.entity, cell.bucket), |other| *other == ix) {
-            entry.remove();
-        }
+        self.by_key.remove(self.hash(cell.entity, cell.bucket()), ix);
         self.free.push(ix);
         self.entities.release(cell.entity);
     }

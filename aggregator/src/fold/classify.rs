@@ -1,5 +1,7 @@
 //! Whether the log clock lets an event count. The same function decides live and in warm-up.
 
+use std::ops::RangeInclusive;
+
 use schemas::{FoldSettings, Millis, Reason};
 
 /// The reason to refuse an event that happened at `ts`, read when the log clock stood at `clock`.
@@ -13,6 +15,12 @@ pub(crate) fn refusal(ts: Millis, clock: Millis, historical: bool, settings: &Fo
     } else {
         None
     }
+}
+
+/// The instants at which [`refusal`] refuses nothing.
+pub(crate) fn accepted(clock: Millis, historical: bool, settings: &FoldSettings) -> RangeInclusive<Millis> {
+    let first = if historical { Millis(i64::MIN) } else { clock.plus(-settings.max_lateness_ms) };
+    first..=clock.plus(settings.max_skew_ms)
 }
 
 /// The refusal for people.
@@ -40,5 +48,8 @@ mod tests {
         assert_eq!(at(300, false), None);
         assert_eq!(at(299, false), Some(Reason::TooOld));
         assert_eq!(at(299, true), None);
+        for (ts, historical) in (200..1_200).flat_map(|ts| [(ts, false), (ts, true)]) {
+            assert_eq!(accepted(Millis(1_000), historical, &settings).contains(&Millis(ts)), at(ts, historical).is_none(), "{ts}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Corrections: an adjustment changes the truth once, a repair restates it where a stored cell was damaged.
 
 use schemas::correction::{Adjustment, RepairCell, RepairMark, RepairSet};
-use schemas::{Millis, Reason, Record, RecordKind, Rejection, Tier};
+use schemas::{Minute, Reason, Record, RecordKind, Rejection, Tier};
 
 use super::cell::Op;
 use super::{Change, Fold};
@@ -57,7 +57,7 @@ impl Fold {
         if cell.tier == Tier::Minute && cell.start >= self.at.closed {
             return;
         }
-        let through = if cell.tier == Tier::Minute { Millis::NEVER } else { self.at.closed.start() };
+        let through = if cell.tier == Tier::Minute { Minute::NEVER } else { self.at.closed };
         let change: Change = self.change(record.offset, through, op);
         if !cell.bucket().is_expired(self.at.clock, self.settings.ttl_ms(cell.tier)) {
             let ix = self.cells.entities.intern(cell.entity.dimension, &cell.entity.id);

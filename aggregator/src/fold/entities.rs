@@ -1,21 +1,66 @@
 //! Names of entities, each kept once while a resident cell uses it, so that a cell's key is two integers.
 
 use std::hash::BuildHasher;
+use std::hint::black_box;
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
-use schemas::{Dimension, Entity};
+use schemas::{Dimension, Entity, Tier};
 
 use super::cells::CellIx;
+use super::events::Hint;
+use super::index::Index;
 
 /// The place of an entity in [`Entities`].
 pub(crate) type EntityIx = u32;
 
+/// One cache line, with a short name in it.
+#[repr(align(64))]
 struct Named {
-    entity: Entity,
+    id: Arc<str>,
+    /// Of each tier the cell that it last counted in: most changes of an entity go there.
+    latest: [CellIx; Tier::ALL.len()],
     cells: u32,
-    /// The open minute cell that it last counted in: most events of an entity fall into one minute.
-    latest: CellIx,
+    hash: u32,
+    short: Short,
+    dimension: Dimension,
+}
+
+const _: () = assert!(size_of::<Option<Named>>() == 64, "an entity is one cache line");
+
+/// A name, if it is short: as long as it is, compared without leaving the line.
+#[derive(Clone, Copy)]
+struct Short {
+    len: u8,
+    bytes: [u8; 22],
+}
+
+impl Short {
+    /// The length of what is too long.
+    const LONG: u8 = u8::MAX;
+
+    fn of(id: &str) -> Self {
+        let mut bytes = [0; 22];
+        match (bytes.get_mut(..id.len()), u8::try_from(id.len())) {
+            (Some(to), Ok(len)) => {
+                to.copy_from_slice(id.as_bytes());
+                Self { len, bytes }
+            }
+            _ => Self { len: Self::LONG, bytes },
+        }
+    }
+}
+
+impl Named {
+    #[inline]
+    fn is(&self, dimension: Dimension, id: &str) -> bool {
+        self.dimension == dimension
+            && if self.short.len == Short::LONG {
+                *self.id == *id
+            } else {
+                usize::from(self.short.len) == id.len() && self.short.bytes.get(..id.len()) == Some(id.as_bytes())
+            }
+    }
 }
 
 /// Interned entities, counted by the cells that use them.
@@ -23,23 +68,53 @@ struct Named {
 pub(crate) struct Entities {
     slots: Vec<Option<Named>>,
     free: Vec<EntityIx>,
-    by_name: HashTable<EntityIx>,
+    by_name: Index,
     hasher: FixedState,
 }
 
-fn hash(hasher: &FixedState, dimension: Dimension, id: &str) -> u64 {
-    hasher.hash_one((dimension.code(), id))
-}
-
 impl Entities {
+    /// The hash by which [`Entities::intern`] finds a name.
+    #[inline]
+    pub(crate) fn hash(&self, dimension: Dimension, id: &str) -> u32 {
+        let hash = self.hasher.hash_one(id.as_bytes());
+        let folded = (hash ^ (hash >> 32)) & u64::from(u32::MAX);
+        u32::try_from(folded).unwrap_or_default().wrapping_add(u32::from(dimension.code()))
+    }
+
     /// The place of an entity; a new one is not used by any cell yet.
+    #[inline]
     pub(crate) fn intern(&mut self, dimension: Dimension, id: &str) -> EntityIx {
-        let hash_of = hash(&self.hasher, dimension, id);
-        let same = |ix: &EntityIx| self.get(*ix).is_some_and(|entity| entity.dimension == dimension && *entity.id == *id);
-        if let Some(ix) = self.by_name.find(hash_of, same) {
-            return *ix;
+        self.intern_hashed(self.hash(dimension, id), dimension, id)
+    }
+
+    /// As [`Entities::intern`], with the name's hash.
+    #[inline]
+    pub(crate) fn intern_hashed(&mut self, hash: u32, dimension: Dimension, id: &str) -> EntityIx {
+        let same = |ix| self.named(ix).is_some_and(|named| named.is(dimension, id));
+        match self.by_name.find(hash, same) {
+            Some(ix) => ix,
+            None => self.add(hash, dimension, id),
         }
-        let named = Some(Named { entity: Entity::new(dimension, id), cells: 0, latest: CellIx::MAX });
+    }
+
+    /// As [`Entities::intern_hashed`], beginning where the name was last seen.
+    #[inline]
+    pub(crate) fn intern_at(&mut self, hint: Hint, dimension: Dimension, id: &str) -> EntityIx {
+        if self.named(hint.place).is_some_and(|named| named.is(dimension, id)) {
+            return hint.place;
+        }
+        self.intern_hashed(hint.hash, dimension, id)
+    }
+
+    /// A place of some name with that hash, most likely the only one; no place if there is none.
+    #[inline]
+    pub(crate) fn likely(&self, hash: u32) -> EntityIx {
+        self.by_name.find(hash, |_| true).unwrap_or(EntityIx::MAX)
+    }
+
+    fn add(&mut self, hash: u32, dimension: Dimension, id: &str) -> EntityIx {
+        let id = Entity::new(dimension, id).id;
+        let named = Some(Named { short: Short::of(&id), id, latest: [CellIx::MAX; Tier::ALL.len()], cells: 0, hash, dimension });
         let ix = if let Some(ix) = self.free.pop() {
             if let Some(slot) = self.slots.get_mut(ix as usize) {
                 *slot = named;
@@ -49,37 +124,52 @@ impl Entities {
             self.slots.push(named);
             u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
         };
-        let (slots, hasher) = (&self.slots, &self.hasher);
-        self.by_name.insert_unique(hash_of, ix, |ix| match slots.get(*ix as usize) {
-            Some(Some(named)) => hash(hasher, named.entity.dimension, &named.entity.id),
-            _ => 0,
-        });
+        self.by_name.insert(hash, ix);
         ix
     }
 
+    #[inline]
+    fn named(&self, ix: EntityIx) -> Option<&Named> {
+        self.slots.get(ix as usize)?.as_ref()
+    }
+
+    #[inline]
+    fn named_mut(&mut self, ix: EntityIx) -> Option<&mut Named> {
+        self.slots.get_mut(ix as usize)?.as_mut()
+    }
+
     /// The entity at a place.
-    pub(crate) fn get(&self, ix: EntityIx) -> Option<&Entity> {
-        self.slots.get(ix as usize)?.as_ref().map(|named| &named.entity)
+    pub(crate) fn get(&self, ix: EntityIx) -> Option<Entity> {
+        self.named(ix).map(|named| Entity { dimension: named.dimension, id: Arc::clone(&named.id) })
     }
 
-    /// The cell that it last counted in, to be looked at before it is believed.
-    pub(crate) fn latest(&self, ix: EntityIx) -> CellIx {
-        match self.slots.get(ix as usize) {
-            Some(Some(named)) => named.latest,
-            _ => CellIx::MAX,
-        }
+    /// Reads what lies at a place and waits for nothing, so that it is in the cache when it is needed.
+    pub(crate) fn touch(&self, ix: EntityIx) {
+        black_box(self.slots.get(ix as usize).is_some_and(Option::is_some));
     }
 
-    /// Remembers the cell that it last counted in.
-    pub(crate) fn set_latest(&mut self, ix: EntityIx, cell: CellIx) {
-        if let Some(Some(named)) = self.slots.get_mut(ix as usize) {
-            named.latest = cell;
+    /// As [`Entities::touch`], of the name itself, which a row shares.
+    pub(crate) fn touch_name(&self, ix: EntityIx) {
+        black_box(self.named(ix).map(|named| Arc::strong_count(&named.id)));
+    }
+
+    /// The cell of the tier that it last counted in, to be looked at before it is believed.
+    #[inline]
+    pub(crate) fn latest(&self, ix: EntityIx, tier: Tier) -> CellIx {
+        self.named(ix).and_then(|named| named.latest.get(usize::from(tier.code()))).copied().unwrap_or(CellIx::MAX)
+    }
+
+    /// Remembers the cell of the tier that it last counted in.
+    #[inline]
+    pub(crate) fn set_latest(&mut self, ix: EntityIx, tier: Tier, cell: CellIx) {
+        if let Some(latest) = self.named_mut(ix).and_then(|named| named.latest.get_mut(usize::from(tier.code()))) {
+            *latest = cell;
         }
     }
 
     /// One more cell uses it.
     pub(crate) fn hold(&mut self, ix: EntityIx) {
-        if let Some(Some(named)) = self.slots.get_mut(ix as usize) {
+        if let Some(named) = self.named_mut(ix) {
             named.cells += 1;
         }
     }
@@ -92,11 +182,9 @@ impl Entities {
         if named.cells > 0 {
             return;
         }
-        let hash_of = hash(&self.hasher, named.entity.dimension, &named.entity.id);
+        let hash = named.hash;
         *slot = None;
-        if let Ok(entry) = self.by_name.find_entry(hash_of, |other| *other == ix) {
-            entry.remove();
-        }
+        self.by_name.remove(hash, ix);
         self.free.push(ix);
     }
 
@@ -118,9 +206,22 @@ mod tests {
         entities.hold(a);
         entities.hold(a);
         entities.release(a);
-        assert_eq!(entities.get(a).map(|e| &*e.id), Some("a"));
+        assert_eq!(entities.get(a).map(|e| e.id.to_string()).as_deref(), Some("a"));
         entities.release(a);
         assert_eq!(entities.get(a), None);
         assert_eq!(entities.intern(Dimension::Video, "b"), a, "the place is used again");
+    }
+
+    #[test]
+    fn names_of_any_length_are_told_apart() {
+        let mut entities = Entities::default();
+        let names: Vec<String> = (1..=128).flat_map(|len| ["a".repeat(len), format!("{}b", "a".repeat(len - 1))]).collect();
+        let places: Vec<EntityIx> = names.iter().map(|name| entities.intern(Dimension::Video, name)).collect();
+        for (name, place) in names.iter().zip(&places) {
+            assert_eq!(entities.intern(Dimension::Video, name), *place);
+            assert_eq!(entities.get(*place).map(|e| e.id.to_string()).as_ref(), Some(name));
+        }
+        let distinct: std::collections::BTreeSet<_> = places.iter().collect();
+        assert_eq!(distinct.len(), names.len());
     }
 }

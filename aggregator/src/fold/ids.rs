@@ -40,6 +40,11 @@ impl SeenIds {
         Self { shards: (0..SHARDS).map(|_| Shard::default()).collect(), window: dedup_minutes }
     }
 
+    /// Whether it remembers none.
+    pub(crate) const fn is_off(&self) -> bool {
+        self.window == 0
+    }
+
     /// Reads the place of an id that will be looked for soon, and waits for nothing: the look-up then finds it in the cache.
     pub(crate) fn touch(&self, id: EventHash) {
         let (high, low) = split(id.0);

@@ -15,27 +15,35 @@
 //! |---|---|
 //! | [`clock`] | log clock, stamp, watermark; where warm-up begins |
 //! | [`classify`] | too old, in the future |
+//! | [`batch`] | columnar batches: counted by dictionary entry |
+//! | [`events`] | events of JSON records: decoded ahead, classified, counted |
+//! | [`warm_up`] | rebuilding ids and open minutes after a restart |
 //! | [`ids`] | the ids of the deduplication window |
-//! | [`cell`], [`cells`], [`entities`], [`parking`] | resident cells: changed, parked, loaded, evicted |
+//! | [`cell`], [`cells`], [`entities`], [`index`], [`parking`] | resident cells: changed, parked, loaded, evicted |
 //! | [`correct`] | adjustments and repairs |
 
+mod batch;
 mod cell;
 mod cells;
 mod classify;
 mod clock;
 mod correct;
 mod entities;
+mod events;
 mod ids;
+mod index;
 mod parking;
+mod warm_up;
 
 use schemas::cell::SITE;
 use schemas::{
-    Bucket, CellKey, Checkpoint, Counts, DeadLetter, Dimension, Event, EventHash, FoldSettings, Kind, Millis, Minute, Offset, Reason,
-    Record, RecordKind, Rejection, Source, Stage, StoredRow, Tally, Tier, dead_letter::Original, json,
+    Bucket, CellKey, Checkpoint, Counts, DeadLetter, Dimension, FoldSettings, Millis, Minute, Offset, Reason, Record, RecordKind,
+    Rejection, Source, Stage, StoredRow, Tally, Tier, dead_letter::Original,
 };
 
-use cell::{Change, Op};
-use cells::{CellIx, Cells};
+use batch::Room;
+use cell::{Addition, Change, Op};
+use cells::{AHEAD, Cells};
 use clock::{LogClock, WarmIndex, warm_up_minute};
 use entities::EntityIx;
 use ids::SeenIds;
@@ -111,15 +119,18 @@ pub struct Fold {
     tally: Tally,
     dead_letters: Vec<DeadLetter>,
     dead_letter_bytes: usize,
-    /// The cells of the flush under way.
-    in_flight: Option<Vec<CellIx>>,
+    /// For the sums of a batch.
+    room: Room,
+    /// The prefix of the flush under way.
+    in_flight: Option<Offset>,
 }
 
 impl Fold {
     /// The fold of a source from its checkpoint, or from `start` (its first record) without one.
     /// With a checkpoint, [`Fold::warm_up`] must see the warm-up range before the first [`Fold::apply`].
     pub fn new(source: Source, settings: FoldSettings, limits: FoldLimits, checkpoint: Option<&Checkpoint>, start: Offset) -> Self {
-        let mut cells = Cells::new(source, limits.resident_cells);
+        let stored = checkpoint.map_or(start, |checkpoint| checkpoint.next_offset);
+        let mut cells = Cells::new(source, limits.resident_cells, stored);
         let site = cells.entities.intern(Dimension::Site, SITE);
         cells.entities.hold(site);
         let mut fold = Self {
@@ -138,6 +149,7 @@ impl Fold {
             tally: Tally::default(),
             dead_letters: Vec::new(),
             dead_letter_bytes: 0,
+            room: Room::default(),
             in_flight: None,
         };
         if let Some(checkpoint) = checkpoint {
@@ -206,53 +218,55 @@ impl Fold {
         pending >= self.limits.pending_max / 2 || self.dead_letter_bytes >= self.limits.dead_letter_bytes / 2
     }
 
-    /// Reads one record of the warm-up range: rebuilds the id set and the open minutes, and changes nothing else.
-    pub fn warm_up(&mut self, record: &Record<'_>) {
-        self.warm_clock = self.warm_clock.max(record.append_time);
-        let clock = self.warm_clock;
-        self.warm_index.note(clock, record.offset);
-        let rebuilds = self.at.closed != Minute::NEVER && clock >= self.at.closed.start().plus(-self.settings.max_skew_ms);
-        for event in events(record).filter_map(|raw| json::decode(raw).ok()) {
-            if classify::refusal(event.ts, clock, record.historical, &self.settings).is_some() {
-                continue;
-            }
-            let duplicate = self.ids.see(EventHash::of(&event.event_id), Minute::of(clock));
-            let minute = Minute::of(event.ts);
-            if duplicate || !rebuilds || minute < self.at.closed {
-                continue;
-            }
-            // Their stamps are not known here, nor needed: a row is written only after a new change, which brings its own.
-            let change = self.change(record.offset, Millis::NEVER, Op::Add(delta(event.kind)));
-            for entity in self.entities_of(&event).into_iter().flatten() {
-                let ix = self.cells.open_minute(entity, minute);
-                self.cells.rebuild(ix, change);
+    /// Folds the records from [`Fold::position`] on. The same as one at a time, and faster: memory is asked for ahead.
+    pub fn apply_run(&mut self, mut records: &[Record<'_>]) {
+        while let Some((record, rest)) = records.split_first() {
+            let singles = records.iter().take(AHEAD).take_while(|record| record.kind == RecordKind::Json).count();
+            if singles > 1 {
+                let (group, rest) = records.split_at(singles);
+                self.apply_singles(group);
+                records = rest;
+            } else {
+                self.apply(record);
+                records = rest;
             }
         }
     }
 
     /// Folds the record at [`Fold::position`].
     pub fn apply(&mut self, record: &Record<'_>) {
-        let closed_before = self.at.advance(record.append_time, self.settings.grace_ms);
-        self.warm_index.note(self.at.clock, record.offset);
-        // Closing comes before the record's own events: what it brings to a minute that it closes is late.
-        if self.at.closed > closed_before {
-            self.close_minutes(record.offset);
-        }
+        self.begin(record);
         match record.kind {
-            RecordKind::Json => self.settle(record, 0, record.payload, Decoded::read(record.payload)),
+            RecordKind::Json => {
+                let decoded = self.decode(record.payload);
+                self.settle_raw(record, 0, record.payload, decoded);
+            }
             RecordKind::Ndjson => self.apply_lines(record),
+            RecordKind::ViewBatch => self.apply_batch(record),
             RecordKind::Tick => {}
             RecordKind::Adjustment | RecordKind::Mark | RecordKind::Set => {
                 if let Err(rejection) = self.correct(record) {
                     self.reject(record, 0, Stage::Correct, rejection, record.payload);
                 }
             }
-            RecordKind::ViewBatch | RecordKind::Unknown(_) => {
-                let code = record.kind.code();
+            RecordKind::Unknown(code) => {
                 let detail = format!("record kind {code} is not known to this version of tallymark");
                 self.reject(record, 0, Stage::Decode, Rejection::new(Reason::UnknownRecord, detail), record.payload);
             }
         }
+        self.end(record);
+    }
+
+    /// What every record does, before its own events: what it brings to a minute that it closes is late.
+    fn begin(&mut self, record: &Record<'_>) {
+        let closed_before = self.at.advance(record.append_time, self.settings.grace_ms);
+        self.warm_index.note(self.at.clock, record.offset);
+        if self.at.closed > closed_before {
+            self.close_minutes(record.offset);
+        }
+    }
+
+    fn end(&mut self, record: &Record<'_>) {
         self.position = record.offset.next();
         self.cells.evict();
     }
@@ -264,7 +278,7 @@ impl Fold {
 
     /// Takes the answer to a load: one row or none for each of its keys.
     pub fn loaded(&mut self, load: &Load, rows: &[Option<StoredRow>]) {
-        self.cells.loaded(load, rows);
+        self.cells.loaded(load, rows, self.position);
     }
 
     /// Whether every change is in a resident cell, so that a flush can be taken. While a flush is due and this is not so,
@@ -278,17 +292,21 @@ impl Fold {
         if self.in_flight.is_some() || !self.is_loaded() || self.at.clock == Millis::NEVER {
             return None;
         }
-        let places = self.cells.take_dirty();
-        let (rollups, minutes) = self.cells.rows(&places);
-        self.in_flight = Some(places);
+        let (rollups, minutes) = self.cells.take_dirty();
+        self.in_flight = Some(self.position);
         self.dead_letter_bytes = 0;
         Some(Flush { rollups, minutes, dead_letters: std::mem::take(&mut self.dead_letters), checkpoint: self.checkpoint() })
     }
 
+    /// Takes back the rows of a flush that are stored, for the memory that they are in.
+    pub fn recycle(&mut self, rows: Vec<(CellKey, StoredRow)>) {
+        self.cells.recycle(rows);
+    }
+
     /// The flush under way is stored whole, its checkpoint too.
     pub fn flushed(&mut self) {
-        if let Some(places) = self.in_flight.take() {
-            self.cells.landed(&places);
+        if let Some(prefix) = self.in_flight.take() {
+            self.cells.landed(prefix);
         }
         self.cells.evict();
     }
@@ -310,71 +328,28 @@ impl Fold {
 
     /// Adds each minute that the watermark has passed to its hour, day and year.
     fn close_minutes(&mut self, offset: Offset) {
-        let through = self.at.closed.start();
-        for ix in self.cells.close_below(self.at.closed) {
-            let Some((entity, minute, counts)) = self.cells.get(ix).map(|cell| (cell.entity, cell.bucket.start, cell.counts)) else {
-                continue;
-            };
-            let change = self.change(offset, through, Op::Add(counts));
-            self.change_rollups(entity, minute, change);
-        }
-    }
-
-    /// Decodes a few events ahead, so that the memory that holds their ids is on its way when each is classified in its turn.
-    fn apply_lines(&mut self, record: &Record<'_>) {
-        let mut lines = (0u32..).zip(json::lines(record.payload));
-        let mut ahead = Vec::with_capacity(DECODE_AHEAD);
-        loop {
-            ahead.extend(lines.by_ref().take(DECODE_AHEAD).map(|(index, raw)| (index, raw, Decoded::read(raw))));
-            if ahead.is_empty() {
-                return;
-            }
-            for decoded in ahead.iter().filter_map(|(_, _, decoded)| decoded.as_ref().ok()) {
-                self.ids.touch(decoded.id);
-            }
-            for (index, raw, decoded) in ahead.drain(..) {
-                self.settle(record, index, raw, decoded);
+        let through = self.at.closed;
+        for group in self.cells.close_below(through).chunks(AHEAD) {
+            group.iter().for_each(|ix| self.cells.touch(*ix));
+            group.iter().for_each(|ix| self.cells.touch_entity(*ix));
+            group.iter().for_each(|ix| self.cells.touch_rollups(*ix));
+            for ix in group {
+                if let Some((entity, minute, counts)) = self.cells.close(*ix) {
+                    let change = self.change(offset, through, Op::Add(counts));
+                    self.change_rollups(entity, minute, change);
+                }
             }
         }
-    }
-
-    /// Counts an event, knows it as a duplicate, or rejects it.
-    fn settle(&mut self, record: &Record<'_>, index: u32, raw: &[u8], decoded: Result<Decoded<'_>, Rejection>) {
-        let settled = match decoded {
-            Ok(decoded) => self.apply_event(record, &decoded).map_err(|rejection| (Stage::Classify, rejection)),
-            Err(rejection) => Err((Stage::Decode, rejection)),
-        };
-        if let Err((stage, rejection)) = settled {
-            self.reject(record, index, stage, rejection, raw);
-        }
-    }
-
-    fn apply_event(&mut self, record: &Record<'_>, Decoded { event, id }: &Decoded<'_>) -> Result<(), Rejection> {
-        let clock = self.at.clock;
-        if let Some(reason) = classify::refusal(event.ts, clock, record.historical, &self.settings) {
-            return Err(Rejection::new(reason, classify::explain(reason, event.ts, clock, &self.settings)));
-        }
-        if self.ids.see(*id, Minute::of(clock)) {
-            self.tally.duplicate += 1;
-            return Ok(());
-        }
-        self.tally.counted += 1;
-        let minute = Minute::of(event.ts);
-        for entity in self.entities_of(event).into_iter().flatten() {
-            self.count(entity, minute, record.offset, delta(event.kind));
-        }
-        Ok(())
     }
 
     /// One change of a minute; of its hour, day and year too if the minute is rolled up already.
     fn count(&mut self, entity: EntityIx, minute: Minute, offset: Offset, counts: Counts) {
-        let change = self.change(offset, Millis::NEVER, Op::Add(counts));
         if minute >= self.at.closed {
-            let ix = self.cells.open_minute(entity, minute);
-            self.cells.change(ix, change);
+            self.cells.count(entity, minute, Addition { offset, stamp: self.at.stamp, counts });
         } else {
+            let change = self.change(offset, Minute::NEVER, Op::Add(counts));
             self.change_closed(entity, Tier::Minute.bucket(minute), change);
-            self.change_rollups(entity, minute, Change { through: self.at.closed.start(), ..change });
+            self.change_rollups(entity, minute, Change { through: self.at.closed, ..change });
         }
     }
 
@@ -397,15 +372,8 @@ impl Fold {
         self.cells.change(ix, change);
     }
 
-    const fn change(&self, offset: Offset, through: Millis, op: Op) -> Change {
+    const fn change(&self, offset: Offset, through: Minute, op: Op) -> Change {
         Change { offset, stamp: self.at.stamp, through, op }
-    }
-
-    fn entities_of(&mut self, event: &Event<'_>) -> [Option<EntityIx>; 3] {
-        let entities = &mut self.cells.entities;
-        let video = entities.intern(Dimension::Video, &event.video_id);
-        let space = event.space_id.as_deref().map(|id| entities.intern(Dimension::Space, id));
-        [Some(video), space, Some(self.site)]
     }
 
     fn reject(&mut self, record: &Record<'_>, index: u32, stage: Stage, rejection: Rejection, raw: &[u8]) {
@@ -424,36 +392,4 @@ impl Fold {
             whole_bytes,
         });
     }
-}
-
-/// How many events of a record are decoded before the first of them is classified.
-const DECODE_AHEAD: usize = 16;
-
-/// An event and the hash of its id.
-struct Decoded<'a> {
-    event: Event<'a>,
-    id: EventHash,
-}
-
-impl<'a> Decoded<'a> {
-    fn read(raw: &'a [u8]) -> Result<Self, Rejection> {
-        json::decode(raw).map(|event| Self { id: EventHash::of(&event.event_id), event })
-    }
-}
-
-const fn delta(kind: Kind) -> Counts {
-    match kind {
-        Kind::View => Counts::VIEW,
-        Kind::Engaged => Counts::ENGAGED,
-    }
-}
-
-/// The raw events of a record: the payload itself, or its lines.
-fn events<'a>(record: &Record<'a>) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-    let (single, many): (Option<&'a [u8]>, &'a [u8]) = match record.kind {
-        RecordKind::Json => (Some(record.payload), &[]),
-        RecordKind::Ndjson => (None, record.payload),
-        _ => (None, &[]),
-    };
-    single.into_iter().chain(json::lines(many))
 }

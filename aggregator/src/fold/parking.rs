@@ -80,13 +80,13 @@ impl Parking {
 
 #[cfg(test)]
 mod tests {
-    use schemas::{Counts, Millis, Offset, Stamp};
+    use schemas::{Counts, Minute, Offset, Stamp};
 
     use super::*;
     use crate::fold::cell::Op;
 
     fn change(offset: u64) -> Change {
-        Change { offset: Offset(offset), stamp: Stamp(0), through: Millis::NEVER, op: Op::Add(Counts::VIEW) }
+        Change { offset: Offset(offset), stamp: Stamp(0), through: Minute::NEVER, op: Op::Add(Counts::VIEW) }
     }
 
     #[test]

@@ -166,7 +166,7 @@ impl Worker {
     fn read(&self, source: Source, owner: &mut Owner, now: Now) -> Result<Read, SourceError> {
         let Some((from, limit)) = owner.wants(now) else { return Ok(Read::None) };
         let mut refused = None;
-        let mut each = |record: Record<'_>| match owner.record(&record, now) {
+        let mut each = |records: &[Record<'_>]| match owner.records(records, now) {
             Ok(true) => ControlFlow::Continue(()),
             Ok(false) => ControlFlow::Break(()),
             Err(error) => {
@@ -174,7 +174,7 @@ impl Worker {
                 ControlFlow::Break(())
             }
         };
-        let read = self.actor.backends.log.read(source, from, limit, &mut each);
+        let read = self.actor.backends.log.read_runs(source, from, limit, &mut each);
         match (refused, read) {
             (Some(error), _) => Err(error),
             (None, Ok(next)) if next > from => Ok(Read::Some),
