@@ -150,13 +150,13 @@ impl Auditor {
                 }
             }
             Meaning::Tick => {}
-            Meaning::Unknown => self.refuse(offset, 0, "unknown_record", payload),
+            Meaning::Unreadable(reason) => self.refuse(offset, 0, reason, payload),
             correction => match self.correct(offset, correction) {
                 Some(reason) => self.refuse(offset, 0, reason, payload),
                 None => self.here().tally.corrections += 1,
             },
         }
-        if matches!(meaning, Meaning::Unknown) {
+        if matches!(meaning, Meaning::Unreadable(_)) {
             self.here().tally.read += 1;
         }
     }

@@ -31,12 +31,22 @@ pub(crate) enum Said {
 /// What a record means.
 #[derive(Clone, Debug)]
 pub(crate) enum Meaning {
-    Events { historical: bool, events: Vec<(Vec<u8>, Said)> },
+    Events {
+        historical: bool,
+        events: Vec<(Vec<u8>, Said)>,
+    },
     Tick,
-    Unknown,
-    Adjustment { after: u64, deltas: Vec<(i64, Vec<Entity>, Counts)> },
+    /// It is refused as a whole, for this reason.
+    Unreadable(&'static str),
+    Adjustment {
+        after: u64,
+        deltas: Vec<(i64, Vec<Entity>, Counts)>,
+    },
     Mark(Vec<Cell>),
-    Set { mark: u64, cells: Vec<(Cell, Counts)> },
+    Set {
+        mark: u64,
+        cells: Vec<(Cell, Counts)>,
+    },
     BadCorrection,
 }
 

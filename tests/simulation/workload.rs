@@ -2,10 +2,12 @@
 //!
 //! Each record is made twice, as the bytes for the log and as the [`Meaning`] for the auditor.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use schemas::RecordKind;
+use schemas::view_batch::Writer;
+use schemas::{Event, Kind, Millis, RecordKind};
 
 use crate::auditor::{Auditor, Rules};
 use crate::calendar::{MINUTE, bucket, minute_of};
@@ -89,6 +91,9 @@ impl Workload {
     /// A record of events, for a log whose clock will then stand at `clock`.
     pub(crate) fn events(&mut self, clock: i64, dice: &mut Dice) -> Sent {
         let historical = dice.percent(10);
+        if dice.percent(25) {
+            return self.batch(clock, historical, dice);
+        }
         if dice.percent(60) {
             let (payload, said) = self.event(clock, historical, dice);
             let meaning = Meaning::Events { historical, events: vec![(payload.clone(), said)] };
@@ -112,6 +117,31 @@ impl Workload {
             payload.pop();
         }
         Sent { kind: RecordKind::Ndjson, historical, payload, meaning: Meaning::Events { historical, events } }
+    }
+
+    /// A columnar batch. It cannot hold what is malformed as JSON.
+    fn batch(&mut self, clock: i64, historical: bool, dice: &mut Dice) -> Sent {
+        let mut writer = Writer::new();
+        let mut events = Vec::new();
+        for _ in 0..dice.below(20) {
+            let (_, said) = self.event(clock, historical, dice);
+            let Said::Event { id, entities, ts, engaged } = &said else { continue };
+            let event = Event {
+                event_id: Cow::from(&**id),
+                video_id: Cow::from(&*entities[0].id),
+                space_id: entities.iter().find(|entity| entity.dimension == 1).map(|entity| Cow::from(&*entity.id)),
+                viewer_id: None,
+                ts: Millis(*ts),
+                watch_ms: None,
+                kind: if *engaged { Kind::Engaged } else { Kind::View },
+            };
+            writer.push(&event, None).expect("a small batch takes any event");
+            // What its dead letter holds.
+            let mut bytes = Vec::new();
+            schemas::json::encode(&event, &mut bytes);
+            events.push((bytes, said));
+        }
+        Sent { kind: RecordKind::ViewBatch, historical, payload: writer.finish(), meaning: Meaning::Events { historical, events } }
     }
 
     fn event(&mut self, clock: i64, historical: bool, dice: &mut Dice) -> (Vec<u8>, Said) {
@@ -173,9 +203,14 @@ impl Workload {
 
     /// A record that cannot be read as anything.
     pub(crate) fn unknown(dice: &mut Dice) -> Sent {
-        let payload: Vec<u8> = (0..dice.below(9)).map(|_| dice.below(256) as u8).collect();
-        let kind = RecordKind::from_code(dice.pick(&[0, 3, 77, 255]));
-        Sent { kind, historical: false, payload, meaning: Meaning::Unknown }
+        let mut payload: Vec<u8> = (0..dice.below(9)).map(|_| dice.below(256) as u8).collect();
+        let kind = RecordKind::from_code(dice.pick(&[0, 3, 4, 77, 255]));
+        if kind == RecordKind::ViewBatch {
+            // A field that is longer than the payload.
+            payload.splice(..0, [0x0a, 0x7f]);
+            return Sent { kind, historical: false, payload, meaning: Meaning::Unreadable("bad_batch") };
+        }
+        Sent { kind, historical: false, payload, meaning: Meaning::Unreadable("unknown_record") }
     }
 
     /// An adjustment whose author has read `after`; some are of minutes that are still open.

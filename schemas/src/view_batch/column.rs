@@ -3,6 +3,7 @@
 use super::wire::{Fields, split_varint};
 use super::{Field, bad, field};
 use crate::event::Rejection;
+use crate::id::MAX_ID_BYTES;
 
 /// A packed column of varints, each known to be whole.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +103,13 @@ impl<'a> Texts<'a> {
     /// How many there are.
     pub(super) const fn len(&self) -> usize {
         self.lengths.len
+    }
+
+    /// Whether each is printable ASCII, and empty or no longer than an id.
+    pub(super) fn are_plain(&self) -> bool {
+        // Without an early end, which the compiler turns into vector instructions.
+        let is_plain = self.text.bytes().fold(true, |plain, byte| plain & (0x20..0x7f).contains(&byte));
+        is_plain && self.lengths.into_iter().all(|len| len <= MAX_ID_BYTES as u64)
     }
 
     /// How many of them are empty.

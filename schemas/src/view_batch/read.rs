@@ -121,6 +121,13 @@ impl<'a> ViewBatch<'a> {
         self.len() == 0
     }
 
+    /// Whether every id in it is one by a look at whole columns: printable ASCII, not too long. If not, some may be wrong, or are only
+    /// in another script: [`Whole::check`](super::Whole::check) tells of each.
+    pub fn ids_are_plain(&self) -> bool {
+        let named = [self.videos, self.spaces].iter().all(|texts| texts.are_plain() && texts.count_empty() == 0);
+        named && self.text_ids.are_plain() && self.viewers.are_plain()
+    }
+
     /// The dictionary. It has no more entries than there are events.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = Entry<'a>> + use<'a> {
         let mut spaces = self.entry_spaces;
