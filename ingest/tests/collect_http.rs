@@ -1,6 +1,7 @@
 //! The collector over a real log and, for clients that misbehave, a real TCP connection.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::ops::ControlFlow;
@@ -14,7 +15,8 @@ use ingest::embedded::LogOptions;
 use ingest::{EmbeddedLog, EventLog, conformance};
 use prometheus_client::registry::Registry;
 use schemas::partition::Partitioner;
-use schemas::{Offset, RecordKind, Source, json};
+use schemas::view_batch::{Whole, Writer};
+use schemas::{Offset, RecordKind, Source, ViewBatch};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -62,16 +64,16 @@ impl Rig {
         address
     }
 
-    /// Every line in the log: its source, whether it is historical, and its text.
+    /// Every event in the log: its source, whether it is historical, and its JSON.
     fn lines(&self) -> Vec<(Source, bool, String)> {
         let mut found = Vec::new();
         for source in (0..SOURCES.get()).map(Source) {
             let limit = conformance::UNLIMITED;
             self.log
                 .read(source, Offset(0), limit, &mut |record| {
-                    assert_eq!(record.kind, RecordKind::Ndjson);
-                    let text = |line: &[u8]| (source, record.historical, String::from_utf8(line.to_vec()).unwrap());
-                    found.extend(json::lines(record.payload).map(text));
+                    assert_eq!(record.kind, RecordKind::ViewBatch);
+                    let text = |whole: Whole<'_>| (source, record.historical, String::from_utf8(whole.to_json()).unwrap());
+                    found.extend(ViewBatch::read(record.payload).unwrap().wholes().map(text));
                     ControlFlow::Continue(())
                 })
                 .unwrap();
@@ -153,6 +155,40 @@ async fn every_form_is_taken_and_is_in_the_log_when_it_is_answered() {
     assert!(rig.lines().iter().all(|(_, historical, line)| !historical && (*line == a || *line == b)));
     assert_eq!(rig.metric("collect_events_accepted_total"), 7);
     assert_eq!(rig.metric("collect_requests_total{status=\"2xx\"}"), 4);
+}
+
+#[tokio::test]
+async fn a_columnar_body_is_taken_event_by_event() {
+    let rig = rig(small());
+    let batch = |ids: &[&str]| {
+        let mut writer = Writer::new();
+        for id in ids {
+            writer.push(&schemas::json::decode(event(id).as_bytes()).unwrap(), Some("{\"more\":[1]}")).unwrap();
+        }
+        writer.finish()
+    };
+    let content_type = RecordKind::ViewBatch.content_type();
+    let answer = rig.post("?historical=true", content_type, batch(&["a", "b", "c"])).await;
+    assert_eq!((answer.status, answer.body), (StatusCode::ACCEPTED, json!({"accepted": 3, "rejected_total": 0, "rejected": []})));
+    let more = |id: &str| event(id).replace('}', r#","more":[1]}"#);
+    let lines: BTreeSet<String> = rig.lines().into_iter().map(|(_, historical, line)| format!("{historical} {line}")).collect();
+    assert_eq!(lines, ["a", "b", "c"].map(|id| format!("true {}", more(id))).into());
+
+    let damaged = batch(&["one", "two"]).into_iter().map(|byte| if byte == b'w' { 7 } else { byte }).collect::<Vec<_>>();
+    let answer = rig.post("", content_type, damaged).await;
+    let detail = "event_id holds a control character; ids are plain text";
+    let rejected = json!([{"index": 1, "reason": "bad_id", "detail": detail}]);
+    assert_eq!(answer.body, json!({"accepted": 1, "rejected_total": 1, "rejected": rejected}));
+
+    rig.post("", content_type, batch(&["a"])[1..].to_vec()).await.is_problem(400, "bad-body");
+    rig.post("", content_type, Vec::new()).await.is_problem(400, "no-usable-event");
+    let ids: Vec<String> = (0..101).map(|id| id.to_string()).collect();
+    let many = batch(&ids.iter().map(String::as_str).collect::<Vec<_>>());
+    rig.post("", content_type, many).await.is_problem(413, "too-many-events");
+    rig.post("", "application/x-protobuf; messageType=tallymark.v2.ViewBatch", batch(&["a"]))
+        .await
+        .is_problem(415, "unsupported-media-type");
+    assert_eq!(rig.lines().len(), 4);
 }
 
 #[tokio::test]

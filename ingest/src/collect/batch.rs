@@ -1,24 +1,28 @@
-//! Raw events as what to append to each source, and a verdict on each event.
+//! Events as what to append to each source, and a verdict on each of them.
 //!
 //! ```text
-//! raw event ──> json::decode ──> Partitioner ──> one more line in its source's record
+//! raw event ──> json::decode_noting ──┐
+//!                                     ├──> Partitioner ──> one more event in its source's columnar batch
+//! ViewBatch ──> its events, checked ──┘
 //!                     └──> refused: index, reason, detail
 //! ```
 //!
-//! Pure. The raw bytes go to the log as they came, but for line breaks between JSON tokens, which become spaces: one event
-//! is one line. A good event costs no allocation beyond the growth of its record.
+//! Pure. Members of an event that are not its fields go to the log as they came. A good event costs no allocation beyond the
+//! growth of its record.
 
 use std::collections::BTreeMap;
 
 use schemas::partition::Partitioner;
-use schemas::{NewRecord, RecordKind, Source, json};
+use schemas::view_batch::{self, Full, Writer};
+use schemas::{Event, NewRecord, RecordKind, Rejection, Source, ViewBatch, json};
 use serde::Serialize;
 use thiserror::Error;
 
 use super::body::{self, Fault, Form};
 
 /// A record is cut before it grows beyond this, so that it fits a Kafka message (1 MB by default) with room for its headers.
-pub const MAX_RECORD_BYTES: usize = 900_000;
+/// A raw event is shorter.
+pub const MAX_RECORD_BYTES: usize = view_batch::MAX_BYTES;
 
 /// How many refused events an answer names.
 pub const MAX_REJECTED_SHOWN: usize = 1_000;
@@ -81,11 +85,14 @@ pub struct Rejected {
 }
 
 /// Why a whole body is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refused {
     /// It cannot be taken apart.
     #[error(transparent)]
     Frame(#[from] Fault),
+    /// It is a columnar batch whose structure is broken.
+    #[error("{}", .0.detail)]
+    Batch(Rejection),
     /// It has more events than a request may.
     #[error("more than {limit} events")]
     TooManyEvents {
@@ -94,14 +101,12 @@ pub enum Refused {
     },
 }
 
-/// Sorts the events of `body` out: at most `max_events`, marked `historical` or not.
+/// Sorts the events of a JSON `body` out: at most `max_events`, marked `historical` or not.
 ///
 /// # Errors
 /// If the body's frame is broken or it has too many events; then nothing of it is to be appended.
 pub fn sort_out(form: Form, body: &[u8], partitioner: &Partitioner, max_events: usize, historical: bool) -> Result<Batch, Refused> {
-    let mut lots: Vec<Lot> = Vec::new();
-    lots.resize_with(usize::try_from(partitioner.sources.get()).unwrap_or(usize::MAX), Lot::default);
-    let mut rejected = RejectedEvents::default();
+    let mut lots = Lots::new(partitioner, historical);
     for (index, raw) in body::events(form, body)?.enumerate() {
         let raw = raw?;
         if index >= max_events {
@@ -109,54 +114,105 @@ pub fn sort_out(form: Form, body: &[u8], partitioner: &Partitioner, max_events: 
         }
         if raw.len() >= MAX_RECORD_BYTES {
             // Before it is decoded: the message of a refusal is made by a parser that takes many times the event's size.
-            let bytes = raw.len();
-            rejected.push(index, EVENT_TOO_LARGE, || format!("the event has {bytes} bytes; it may have {}", MAX_RECORD_BYTES - 1));
+            let (bytes, most) = (raw.len(), MAX_RECORD_BYTES - 1);
+            lots.rejected.push(index, EVENT_TOO_LARGE, || format!("the event has {bytes} bytes; it may have {most}"));
             continue;
         }
-        match json::decode(raw) {
-            Ok(event) => {
-                let Source(source) = partitioner.source(&event);
-                // The partitioner names only sources that there are.
-                if let Some(lot) = usize::try_from(source).ok().and_then(|source| lots.get_mut(source)) {
-                    lot.push(raw, historical);
-                }
+        match json::decode_noting(raw) {
+            Ok(noted) => {
+                let others = if noted.has_others { json::others(raw) } else { None };
+                lots.add(index, &noted.event, others.as_deref());
             }
-            Err(rejection) => rejected.push(index, rejection.reason.as_str(), || rejection.detail),
+            Err(rejection) => lots.refuse(index, rejection),
         }
     }
-    let appends = (0..).zip(lots).filter_map(|(source, lot)| lot.into_append(Source(source), historical)).collect();
-    Ok(Batch { appends, rejected })
+    Ok(lots.into_batch())
+}
+
+/// Sorts the events of a columnar `body` out, each to its own source: at most `max_events`, marked `historical` or not.
+///
+/// # Errors
+/// If the body's structure is broken or it has too many events; then nothing of it is to be appended.
+pub fn sort_out_batch(body: &[u8], partitioner: &Partitioner, max_events: usize, historical: bool) -> Result<Batch, Refused> {
+    let batch = ViewBatch::read(body).map_err(Refused::Batch)?;
+    if batch.len() > max_events {
+        return Err(Refused::TooManyEvents { limit: max_events });
+    }
+    let mut lots = Lots::new(partitioner, historical);
+    for (index, whole) in batch.events().enumerate() {
+        match whole {
+            Ok(whole) => lots.add(index, &whole.event, whole.others),
+            Err(rejection) => lots.refuse(index, rejection),
+        }
+    }
+    Ok(lots.into_batch())
+}
+
+/// What has been sorted out so far.
+struct Lots<'a> {
+    partitioner: &'a Partitioner,
+    historical: bool,
+    /// By source; none for one that has no event.
+    by_source: Vec<Option<Box<Lot>>>,
+    rejected: RejectedEvents,
 }
 
 /// The records of one source while they grow.
 #[derive(Default)]
 struct Lot {
-    full: Vec<NewRecord>,
-    lines: Vec<u8>,
+    full: Vec<Vec<u8>>,
+    last: Writer,
     events: u64,
 }
 
-impl Lot {
-    fn push(&mut self, raw: &[u8], historical: bool) {
-        if self.lines.len() + raw.len() >= MAX_RECORD_BYTES {
-            self.full.push(record(std::mem::take(&mut self.lines), historical));
-        }
-        self.lines.extend(raw.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
-        self.lines.push(b'\n');
-        self.events += 1;
+impl<'a> Lots<'a> {
+    fn new(partitioner: &'a Partitioner, historical: bool) -> Self {
+        let mut by_source = Vec::new();
+        by_source.resize_with(usize::try_from(partitioner.sources.get()).unwrap_or(usize::MAX), || None);
+        Self { partitioner, historical, by_source, rejected: RejectedEvents::default() }
     }
 
-    fn into_append(self, source: Source, historical: bool) -> Option<Append> {
-        let Self { full: mut records, lines, events } = self;
-        if !lines.is_empty() {
-            records.push(record(lines, historical));
+    fn add(&mut self, index: usize, event: &Event<'_>, others: Option<&str>) {
+        let Source(source) = self.partitioner.source(event);
+        // The partitioner names only sources that there are.
+        let Some(lot) = usize::try_from(source).ok().and_then(|source| self.by_source.get_mut(source)) else { return };
+        if lot.get_or_insert_default().push(event, others).is_err() {
+            self.rejected.push(index, EVENT_TOO_LARGE, || format!("the event has no room in a record of {MAX_RECORD_BYTES} bytes"));
         }
-        (events > 0).then_some(Append { source, records, events })
+    }
+
+    fn refuse(&mut self, index: usize, rejection: Rejection) {
+        self.rejected.push(index, rejection.reason.as_str(), || rejection.detail);
+    }
+
+    fn into_batch(self) -> Batch {
+        let historical = self.historical;
+        let lots = (0..).map(Source).zip(self.by_source).filter_map(|(source, lot)| lot?.into_append(source, historical));
+        Batch { appends: lots.collect(), rejected: self.rejected }
     }
 }
 
-fn record(lines: Vec<u8>, historical: bool) -> NewRecord {
-    NewRecord { kind: RecordKind::Ndjson, historical, payload: lines }
+impl Lot {
+    /// Adds an event, in a new record if it must be.
+    fn push(&mut self, event: &Event<'_>, others: Option<&str>) -> Result<(), Full> {
+        if self.last.push(event, others).is_err() {
+            if self.last.is_empty() {
+                return Err(Full);
+            }
+            self.full.push(self.last.finish());
+            self.last.push(event, others)?;
+        }
+        self.events += 1;
+        Ok(())
+    }
+
+    fn into_append(mut self: Box<Self>, source: Source, historical: bool) -> Option<Append> {
+        if !self.last.is_empty() {
+            self.full.push(self.last.finish());
+        }
+        let record = |payload| NewRecord { kind: RecordKind::ViewBatch, historical, payload };
+        (self.events > 0).then(|| Append { source, records: self.full.into_iter().map(record).collect(), events: self.events })
+    }
 }
 
 #[cfg(test)]
@@ -177,10 +233,11 @@ mod tests {
         sort_out(form, body.as_bytes(), &partitioner(4), 1_000, false).unwrap()
     }
 
+    /// Every event that is to be appended, as its JSON, by source.
     fn lines(batch: &Batch) -> Vec<(Source, Vec<String>)> {
-        let of = |append: &Append| {
-            let payloads: Vec<_> = append.records.iter().flat_map(|record| json::lines(&record.payload)).collect();
-            payloads.into_iter().map(|line| String::from_utf8(line.to_vec()).unwrap()).collect()
+        let of = |append: &Append| -> Vec<String> {
+            let batches = append.records.iter().map(|record| ViewBatch::read(&record.payload).unwrap());
+            batches.flat_map(|batch| batch.wholes().map(|whole| String::from_utf8(whole.to_json()).unwrap()).collect::<Vec<_>>()).collect()
         };
         batch.appends.iter().map(|append| (append.source, of(append))).collect()
     }
@@ -202,20 +259,18 @@ mod tests {
     }
 
     #[test]
-    fn a_pretty_printed_event_is_one_line_that_means_the_same() {
-        let pretty = "{\r\n  \"event_id\": \"e\\n\",\n \"video_id\":\"v\",\n \"ts\":1763642096789\n}";
-        assert!(sorted(Form::Json, pretty).appends.is_empty(), "an id with a control character, escaped or not, is none");
-        let pretty = pretty.replace("\\n", "");
-        let batch = sorted(Form::Json, &pretty);
-        let payload = &batch.appends[0].records[0].payload;
-        assert_eq!(payload.iter().filter(|byte| **byte == b'\n').count(), 1);
-        assert_eq!(json::decode(payload).unwrap(), json::decode(pretty.as_bytes()).unwrap());
+    fn an_id_with_a_control_character_is_none_escaped_or_not() {
+        for id in ["e\n", "e\\n"] {
+            assert!(sorted(Form::Json, &event(id)).appends.is_empty(), "{id:?}");
+        }
     }
 
     #[test]
     fn the_historical_mark_is_on_every_record() {
         let batch = sort_out(Form::Ndjson, event("e").as_bytes(), &partitioner(1), 9, true).unwrap();
-        assert!(batch.appends[0].records.iter().all(|record| record.historical && record.kind == RecordKind::Ndjson));
+        assert!(batch.appends[0].records.iter().all(|record| record.historical && record.kind == RecordKind::ViewBatch));
+        let batch = sort_out_batch(&batch.appends[0].records[0].payload, &partitioner(1), 9, true).unwrap();
+        assert!(batch.appends[0].records.iter().all(|record| record.historical && record.kind == RecordKind::ViewBatch));
     }
 
     #[test]
@@ -249,6 +304,52 @@ mod tests {
             sort_out(Form::Json, many.replace(']', ",]").as_bytes(), &partitioner(1), 9, false),
             Err(Refused::Frame(Fault { .. }))
         ));
+    }
+
+    #[test]
+    fn a_columnar_body_has_a_verdict_on_each_event_or_is_refused_whole() {
+        let mut writer = Writer::new();
+        for id in ["one", "two", "six"] {
+            writer.push(&json::decode(event(id).as_bytes()).unwrap(), Some("{\"x\":1}")).unwrap();
+        }
+        let payload = writer.finish();
+        let at = payload.windows(3).rposition(|id| id == b"two").unwrap();
+        let damaged = [&payload[..at], b"t\x07o", &payload[at + 3..]].concat();
+        let batch = sort_out_batch(&damaged, &partitioner(1), 3, false).unwrap();
+        assert_eq!(batch.rejected.shown.iter().map(|r| (r.index, r.reason)).collect::<Vec<_>>(), vec![(1, "bad_id")]);
+        let of = |id: &str| event(id).replace('}', r#","x":1}"#);
+        assert_eq!(lines(&batch), vec![(Source(0), vec![of("one"), of("six")])]);
+        assert_eq!(sort_out_batch(&payload, &partitioner(1), 2, false), Err(Refused::TooManyEvents { limit: 2 }));
+        assert!(matches!(sort_out_batch(&payload[1..], &partitioner(1), 3, false), Err(Refused::Batch(_))));
+        assert_eq!(sort_out_batch(&[], &partitioner(1), 3, false), Ok(Batch::default()));
+    }
+
+    #[test]
+    fn an_event_of_a_columnar_body_that_fits_no_record_is_refused_alone() {
+        // By hand, because no writer makes one: fields that lead with their length.
+        let varint = |mut n: usize| {
+            let mut out = Vec::new();
+            while n >= 128 {
+                out.push(u8::try_from(n % 128).unwrap() | 128);
+                n /= 128;
+            }
+            out.push(u8::try_from(n).unwrap());
+            out
+        };
+        let field = |number: u8, bytes: &[u8]| [&[number * 8 + 2], varint(bytes.len()).as_slice(), bytes].concat();
+        let texts = |a: &str, b: &str| {
+            let lengths = [varint(a.len()), varint(b.len())].concat();
+            [field(1, &lengths), field(2, format!("{a}{b}").as_bytes())].concat()
+        };
+        let body = |others: usize| {
+            let others = field(14, &texts(&"x".repeat(others), "{}"));
+            [field(1, &texts("v", "w")), field(4, &[0, 1]), field(6, &[0; 8]), field(10, &texts("e", "f")), others].concat()
+        };
+        let sorted = |others: usize| sort_out_batch(&body(others), &partitioner(1), 3, false).unwrap();
+        assert_eq!(sorted(MAX_RECORD_BYTES - 100).rejected.total(), 0);
+        let batch = sorted(MAX_RECORD_BYTES + 1);
+        assert_eq!(batch.rejected.shown.iter().map(|r| (r.index, r.reason)).collect::<Vec<_>>(), vec![(0, EVENT_TOO_LARGE)]);
+        assert_eq!(batch.appends[0].events, 1);
     }
 
     #[test]
@@ -286,10 +387,23 @@ mod tests {
             let batch = sort_out(Form::Json, raw.as_bytes(), &partitioner(1), 9, false).unwrap_or_default();
             prop_assert_eq!(batch.appends.is_empty(), decoded.is_err());
             for append in &batch.appends {
-                let payload = &append.records[0].payload;
-                prop_assert_eq!(json::lines(payload).count(), 1);
-                prop_assert_eq!(json::decode(payload).unwrap(), decoded.clone().unwrap());
+                let batch = ViewBatch::read(&append.records[0].payload).unwrap();
+                let events: Vec<_> = batch.events().map(Result::unwrap).collect();
+                prop_assert_eq!((events.len(), &events[0].event), (1, &decoded.clone().unwrap()));
+                let others = json::others(raw.as_bytes());
+                prop_assert_eq!(events[0].others, others.as_deref(), "as it was sent");
             }
+        }
+
+        #[test]
+        fn a_columnar_body_is_taken_as_its_events_are_in_json(events in proptest::collection::vec(any_event(), 1..40)) {
+            let good: Vec<&str> = events.iter().map(String::as_str).filter(|raw| json::decode(raw.as_bytes()).is_ok()).collect();
+            let mut writer = Writer::new();
+            good.iter().for_each(|raw| writer.push(&json::decode(raw.as_bytes()).unwrap(), None).unwrap());
+            let batch = sort_out_batch(&writer.finish(), &partitioner(4), 1_000, false).unwrap();
+            prop_assert_eq!(batch.rejected.total(), 0);
+            let by_line = sort_out(Form::Ndjson, good.join("\n").as_bytes(), &partitioner(4), 1_000, false).unwrap_or_default();
+            prop_assert_eq!(batch, by_line);
         }
 
         #[test]

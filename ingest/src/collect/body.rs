@@ -1,4 +1,4 @@
-//! A request body as the raw bytes of its events, in any of the forms it may come in; nothing is decoded here.
+//! A JSON body as the raw bytes of its events, in any of the forms it may come in; nothing is decoded here.
 //!
 //! ```text
 //! {..}   [{..},{..}]   {"events":[{..},{..}]}   {..}\n{..}\n   ──> events() ──> the bytes of each event, in order
@@ -10,7 +10,7 @@
 use schemas::json;
 use thiserror::Error;
 
-/// How a body's events are laid out, as its content type says.
+/// How a JSON body's events are laid out, as its content type says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// One JSON value: an event, an array of events, or an object whose `events` is one.

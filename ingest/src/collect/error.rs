@@ -99,6 +99,10 @@ impl From<CollectError> for Problem {
             CollectError::Body(Refused::Frame(fault)) => {
                 Self::new(StatusCode::BAD_REQUEST, "bad-body", "The body cannot be taken apart", says).with("at_byte", fault.at)
             }
+            CollectError::Body(Refused::Batch(rejection)) => {
+                let detail = format!("{}; nothing of it was taken", rejection.detail);
+                Self::new(StatusCode::BAD_REQUEST, "bad-body", "The body cannot be taken apart", detail)
+            }
             CollectError::Body(Refused::TooManyEvents { limit }) => {
                 let detail = format!("the request has more than {limit} events; nothing of it was taken; send them in smaller requests");
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-many-events", "The request has too many events", detail).with("limit", limit)

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | [`request`] | [`request::Ask`]: query string and headers |
 //! | `intake` | the body under its limits |
-//! | [`body`] | the body as the raw bytes of its events, in any form |
+//! | [`body`] | a JSON body as the raw bytes of its events, in any form |
 //! | [`batch`] | what to append where, and a verdict on each event |
 //! | [`error`] | [`CollectError`], and what it is in HTTP |
 //! | [`metrics`] | [`Metrics`] |
@@ -20,7 +20,7 @@
 //! `rejected` names the first [`batch::MAX_REJECTED_SHOWN`] refused events.
 //!
 //! Memory: all bodies together have at most [`Limits::max_in_flight_bytes`] (in buffers that have room for up to twice
-//! that), and the records made from them as much again. There is no queue: what does not fit is refused with `Retry-After`.
+//! that), and the records made from them about as much again. There is no queue: what does not fit is refused with `Retry-After`.
 //! Once a body is complete its events are appended whether or not the client stays.
 
 use std::sync::Arc;
@@ -50,7 +50,7 @@ pub use metrics::Metrics;
 
 use batch::{Append, Batch, Rejected};
 use intake::{Budget, Intake};
-use request::Ask;
+use request::{Ask, Content};
 
 /// A body longer than this is decoded away from the threads that serve connections.
 const INLINE_BODY_BYTES: usize = 256 * 1024;
@@ -153,7 +153,11 @@ impl Collector {
 
     /// Takes the bytes, so that they are gone before the log is waited for.
     fn sort_out(&self, ask: Ask, bytes: Vec<u8>) -> Result<Batch, CollectError> {
-        Ok(batch::sort_out(ask.form, &bytes, &self.partitioner, self.limits.max_events, ask.historical)?)
+        let (partitioner, max_events) = (&self.partitioner, self.limits.max_events);
+        Ok(match ask.content {
+            Content::Json(form) => batch::sort_out(form, &bytes, partitioner, max_events, ask.historical)?,
+            Content::ViewBatch => batch::sort_out_batch(&bytes, partitioner, max_events, ask.historical)?,
+        })
     }
 
     /// Appends to all sources at once and waits for all of them; the number of events, if every source took its own.

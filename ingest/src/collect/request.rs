@@ -2,17 +2,28 @@
 
 use axum::http::{HeaderMap, HeaderName, Uri, header};
 
+use schemas::view_batch::MESSAGE_TYPE;
+
 use super::body::Form;
 use super::error::CollectError;
 
 /// The content types that are taken, as an error names them.
-pub const MEDIA_TYPES: &str = "application/json, application/x-ndjson";
+pub const MEDIA_TYPES: &str = "application/json, application/x-ndjson, application/x-protobuf; messageType=tallymark.v1.ViewBatch";
+
+/// What a body is, as its content type says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// JSON events.
+    Json(Form),
+    /// A columnar batch.
+    ViewBatch,
+}
 
 /// A request, but for its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ask {
-    /// How the body is laid out.
-    pub form: Form,
+    /// What the body is.
+    pub content: Content,
     /// Whether the events are exempt from `too_old`.
     pub historical: bool,
     /// How many bytes the body says it has.
@@ -26,7 +37,7 @@ impl Ask {
     /// A parameter, content type or encoding that is not taken.
     pub fn read(uri: &Uri, headers: &HeaderMap) -> Result<Self, CollectError> {
         Ok(Self {
-            form: form(headers)?,
+            content: content(headers)?,
             historical: historical(uri)?,
             content_length: text(headers, &header::CONTENT_LENGTH).and_then(|length| length.parse().ok()),
         })
@@ -62,22 +73,27 @@ fn unknown_parameter(name: String) -> CollectError {
 }
 
 /// JSON unless the content type says otherwise, as on the log.
-fn form(headers: &HeaderMap) -> Result<Form, CollectError> {
+fn content(headers: &HeaderMap) -> Result<Content, CollectError> {
     if let Some(encoding) = text(headers, &header::CONTENT_ENCODING).filter(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
         return Err(CollectError::ContentEncoding(encoding));
     }
-    let Some(content_type) = text(headers, &header::CONTENT_TYPE) else { return Ok(Form::Json) };
+    let Some(content_type) = text(headers, &header::CONTENT_TYPE) else { return Ok(Content::Json(Form::Json)) };
     let mut parts = content_type.split(';').map(str::trim);
-    let form = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
-        "application/json" => Form::Json,
-        "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Form::Ndjson,
-        _ => return Err(CollectError::ContentType(content_type)),
+    let media_type = parts.next().unwrap_or_default().to_ascii_lowercase();
+    let parameters = parts.map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")));
+    let mut parameters = parameters.map(|(name, value)| (name.to_ascii_lowercase(), value.trim_matches('"').to_ascii_lowercase()));
+    let is_utf8 = |(name, value): (String, String)| name != "charset" || ["utf-8", "utf8"].contains(&value.as_str());
+    let content = match media_type.as_str() {
+        "application/json" => parameters.all(is_utf8).then_some(Content::Json(Form::Json)),
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl" => {
+            parameters.all(is_utf8).then_some(Content::Json(Form::Ndjson))
+        }
+        "application/x-protobuf" => {
+            parameters.any(|(name, value)| name == "messagetype" && value.eq_ignore_ascii_case(MESSAGE_TYPE)).then_some(Content::ViewBatch)
+        }
+        _ => None,
     };
-    let other_charset = parts.any(|parameter| {
-        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        name.eq_ignore_ascii_case("charset") && !["utf-8", "utf8"].iter().any(|utf8| value.trim_matches('"').eq_ignore_ascii_case(utf8))
-    });
-    if other_charset { Err(CollectError::ContentType(content_type)) } else { Ok(form) }
+    content.ok_or(CollectError::ContentType(content_type))
 }
 
 fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
@@ -123,13 +139,26 @@ mod tests {
             ("application/ndjson", Form::Ndjson),
             ("application/jsonl", Form::Ndjson),
         ] {
-            assert_eq!(ask("", &[(header::CONTENT_TYPE, content_type)]).unwrap().form, form, "{content_type}");
+            assert_eq!(ask("", &[(header::CONTENT_TYPE, content_type)]).unwrap().content, Content::Json(form), "{content_type}");
         }
-        for content_type in ["text/plain", "application/x-www-form-urlencoded", "", "json", "application/json; charset=latin1"] {
+        for content_type in
+            [schemas::RecordKind::ViewBatch.content_type(), "Application/X-Protobuf;v=1; messagetype=\"tallymark.v1.ViewBatch\""]
+        {
+            assert_eq!(ask("", &[(header::CONTENT_TYPE, content_type)]).unwrap().content, Content::ViewBatch, "{content_type}");
+        }
+        for content_type in [
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "",
+            "json",
+            "application/json; charset=latin1",
+            "application/x-protobuf",
+            "application/x-protobuf; messageType=tallymark.v2.ViewBatch",
+        ] {
             let error = ask("", &[(header::CONTENT_TYPE, content_type)]).unwrap_err();
             assert!(matches!(error, CollectError::ContentType(_)), "{content_type}: {error}");
         }
-        assert_eq!(ask("", &[]).unwrap().form, Form::Json);
+        assert_eq!(ask("", &[]).unwrap().content, Content::Json(Form::Json));
     }
 
     #[test]
