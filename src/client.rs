@@ -8,6 +8,7 @@ use aggregator::ImportProgress;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
+use schemas::RecordKind;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -90,10 +91,10 @@ impl Server {
         self.base.as_str().trim_end_matches('/')
     }
 
-    /// Puts events, one JSON object a line, into the log.
+    /// Puts the events of a columnar batch into the log.
     pub(crate) async fn post_events(&self, body: bytes::Bytes, historical: bool) -> Result<Accepted, ClientError> {
         let url = self.url(if historical { "v1/events?historical=true" } else { "v1/events" })?;
-        let request = self.http.post(url).header("content-type", "application/x-ndjson").body(body);
+        let request = self.http.post(url).header("content-type", RecordKind::ViewBatch.content_type()).body(body);
         match self.json(request).await {
             // None of them could be used: a refusal to the sender of one, a verdict for a file.
             Err(ClientError::Refused { status: 400, body, .. })

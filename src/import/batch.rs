@@ -1,20 +1,21 @@
-//! Rows become request bodies, on a thread of their own: parsed, checked and written as NDJSON while others are sent.
+//! Rows become request bodies, on a thread of their own: parsed, checked and written by columns while others are sent.
 
 use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use schemas::EventHash;
+use schemas::view_batch::Writer;
 use tokio::sync::mpsc;
 
 use super::ImportError;
-use super::rows::{Rows, write_line};
+use super::rows::{Row, Rows};
 
 /// Events of consecutive rows, as one request's body.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     /// The rows up to this number, from the batch before, are in this one.
     pub(crate) last_row: u64,
-    /// One JSON object a line; empty if none of the rows is to be sent.
+    /// A columnar batch; empty if none of the rows is to be sent.
     pub(crate) body: Bytes,
     /// The line of the file of each event in the body.
     pub(crate) lines: Vec<u64>,
@@ -133,37 +134,37 @@ pub(crate) fn produce(mut rows: Rows, start: &Start, size: BatchSize, out: &mpsc
 struct Builder {
     size: BatchSize,
     first_row: u64,
-    body: Vec<u8>,
+    events: Writer,
     batch: Batch,
 }
 
 impl Builder {
     fn new(size: BatchSize, after_row: u64) -> Self {
         let batch = Batch { last_row: after_row, ..Batch::default() };
-        Self { size, first_row: after_row, body: Vec::new(), batch }
+        Self { size, first_row: after_row, events: Writer::new(), batch }
     }
 
-    fn add(&mut self, row: super::rows::Row<'_>, already: &HashSet<EventHash>) {
+    fn add(&mut self, row: Row<'_>, already: &HashSet<EventHash>) {
         self.batch.last_row = row.row;
         match row.event {
             Err(rejection) => self.batch.unusable.add(rejection.reason.as_str(), row.line, &rejection.detail),
             Ok(event) if !already.is_empty() && already.contains(&EventHash::of(&event.event_id)) => self.batch.already += 1,
-            Ok(event) => {
-                write_line(&event, &mut self.body);
-                self.batch.lines.push(row.line);
-            }
+            Ok(event) => match self.events.push(&event, None) {
+                Ok(()) => self.batch.lines.push(row.line),
+                // Cannot be, by the size of batches; then the row is at least told of.
+                Err(full) => self.batch.unusable.add("event_too_large", row.line, &full.to_string()),
+            },
         }
     }
 
     fn is_full(&self) -> bool {
         self.batch.lines.len() >= self.size.events
-            || self.body.len() >= self.size.bytes
+            || self.events.bytes() >= self.size.bytes
             || self.batch.last_row - self.first_row >= self.size.rows
     }
 
     fn finish(&mut self) -> Batch {
-        let capacity = self.body.len() + self.body.len() / 8;
-        let body = std::mem::replace(&mut self.body, Vec::with_capacity(capacity));
+        let body = self.events.finish();
         self.first_row = self.batch.last_row;
         let next = Batch { last_row: self.batch.last_row, ..Batch::default() };
         Batch { body: body.into(), ..std::mem::replace(&mut self.batch, next) }
@@ -188,10 +189,40 @@ mod tests {
         let mut all = Vec::new();
         while let Some(batch) = receiver.blocking_recv() {
             let batch = batch.unwrap();
-            assert_eq!(schemas::json::lines(&batch.body).count(), batch.lines.len());
+            assert_eq!(schemas::ViewBatch::read(&batch.body).unwrap().len(), batch.lines.len());
+            assert_eq!(batch.body.is_empty(), batch.lines.is_empty());
             all.push((batch.last_row, batch.lines.len(), batch.unusable.total(), batch.already));
         }
         all
+    }
+
+    #[test]
+    fn what_is_sent_is_what_was_read_however_large_and_far_apart() {
+        let id = |row: u64| format!("{row:0>128}");
+        let rows: Vec<(String, i64)> =
+            (0..5_000).map(|row| (id(row), 1_431_857_103_000 - i64::try_from(row).unwrap() * 86_400_000)).collect();
+        let line = |(id, ts): &(String, i64)| format!("{id},{id},{id},{id},{}", schemas::Millis(*ts));
+        let text = format!("event_id,video_id,space_id,viewer_id,ts\n{}\n", rows.iter().map(line).collect::<Vec<_>>().join("\n"));
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("f"), text).unwrap();
+        let file = ContentFile::hash(&dir.path().join("f")).unwrap();
+        let read = Rows::open(&file, &Mapping::default(), TsUnit::Ms, std::sync::Arc::default()).unwrap();
+        let (sender, mut receiver) = mpsc::channel(100);
+        produce(read, &Start::default(), BatchSize { events: 10_000, bytes: super::super::BATCH_BYTES, rows: 100_000 }, &sender);
+        drop(sender);
+        let (mut sent, mut bodies) = (Vec::new(), 0);
+        while let Some(batch) = receiver.blocking_recv() {
+            let batch = batch.unwrap();
+            assert_eq!(batch.unusable.total(), 0);
+            assert!(batch.body.len() <= schemas::view_batch::MAX_BYTES);
+            bodies += 1;
+            sent.extend(schemas::ViewBatch::read(&batch.body).unwrap().events().map(|whole| {
+                let event = whole.unwrap().event;
+                (event.event_id.into_owned(), event.ts.0)
+            }));
+        }
+        assert_eq!(sent, rows);
+        assert!(bodies > 2, "they are cut by their size");
     }
 
     const TEXT: &str = "event_id,video_id,ts\na,v,1431857103000\nb,v,1431857103000\nc,v,x\nd,v,1431857103000\ne,v,1431857103000\n";

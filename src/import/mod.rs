@@ -140,7 +140,8 @@ impl ImportError {
 const INTERRUPTED: u8 = 130;
 /// Requests are sent again in place for so long, unless deduplication reaches less far.
 const RETRY_IN_PLACE: Duration = Duration::from_secs(60);
-const BATCH_BYTES: usize = 1 << 20;
+/// So that a columnar batch has room for one more row: four ids of 128 bytes and some numbers.
+const BATCH_BYTES: usize = schemas::view_batch::MAX_BYTES - 1_024;
 const BATCH_ROWS: u64 = 100_000;
 
 /// Imports all files in order.

@@ -236,26 +236,6 @@ fn parse_ts(text: &str, unit: TsUnit) -> Result<Millis, Rejection> {
         .ok_or_else(|| Rejection::new(Reason::BadTs, format!("ts {number} is outside the years 1 to 9999")))
 }
 
-/// Appends `event` as a line of JSON.
-pub(crate) fn write_line(event: &Event<'_>, out: &mut Vec<u8>) {
-    if event.ts.0 >= MIN_NUMERIC_TS {
-        schemas::json::encode(event, out);
-    } else {
-        // Before 1973 a number would be taken for seconds.
-        let mut object = serde_json::Map::new();
-        let mut put = |name: &str, value: Option<serde_json::Value>| value.map(|value| object.insert(name.to_owned(), value));
-        put("event_id", Some(event.event_id.as_ref().into()));
-        put("video_id", Some(event.video_id.as_ref().into()));
-        put("ts", Some(event.ts.to_rfc3339().into()));
-        put("space_id", event.space_id.as_deref().map(Into::into));
-        put("viewer_id", event.viewer_id.as_deref().map(Into::into));
-        put("watch_ms", event.watch_ms.map(Into::into));
-        put("kind", (event.kind == Kind::Engaged).then(|| "engaged".into()));
-        out.extend_from_slice(serde_json::Value::Object(object).to_string().as_bytes());
-    }
-    out.push(b'\n');
-}
-
 /// Refuses a mapping whose columns none of the first lines has as a member.
 fn check_members(start: &[u8], mapping: &Mapping) -> Result<(), ImportError> {
     let mut members: Vec<String> = Vec::new();
@@ -284,9 +264,6 @@ mod tests {
         let mut all = Vec::new();
         while let Some(row) = rows.next().unwrap() {
             let event = row.event.map(|event| {
-                let mut line = Vec::new();
-                write_line(&event, &mut line);
-                assert_eq!(schemas::json::decode(&line).unwrap(), event, "what is sent is what was read");
                 let prefix = file.id_prefix();
                 format!(
                     "{} {} {} {:?} {:?}",
