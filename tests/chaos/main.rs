@@ -24,6 +24,7 @@
 )]
 
 mod aggregators;
+mod columns;
 mod gap;
 mod load;
 mod network;

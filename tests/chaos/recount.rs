@@ -1,4 +1,5 @@
-//! An independent count: reads the topic from its start with a plain consumer, knows JSON and ids, and shares nothing with the fold.
+//! An independent count: reads the topic from its start with a plain consumer, knows JSON, columns and ids, and shares nothing with
+//! the fold.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
@@ -9,17 +10,18 @@ use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 use serde::Deserialize;
 
+use crate::columns;
 use crate::notes::{Cells, add};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A view as any consumer would read it.
-#[derive(Deserialize)]
-struct View {
-    event_id: String,
-    video_id: String,
-    space_id: Option<String>,
-    ts: i64,
+#[derive(Debug, PartialEq, Deserialize)]
+pub(crate) struct View {
+    pub(crate) event_id: String,
+    pub(crate) video_id: String,
+    pub(crate) space_id: Option<String>,
+    pub(crate) ts: i64,
 }
 
 /// All messages of a topic from its start to where it ends now, each once.
@@ -101,14 +103,16 @@ impl Recount {
 
 fn count(message: &BorrowedMessage<'_>, ids: &mut HashSet<Box<str>>, cells: &mut Cells, repeats: &mut u64) {
     let payload = message.payload().unwrap_or_default();
-    let lines: Vec<&[u8]> = match content_type(message).as_deref() {
-        None | Some("application/json") => vec![payload],
-        Some("application/x-ndjson") => payload.split(|byte| *byte == b'\n').collect(),
+    let lines = |lines: &[&[u8]]| lines.iter().filter_map(|line| serde_json::from_slice::<View>(line).ok()).collect();
+    // What is no event counts for nothing.
+    let views: Vec<View> = match content_type(message).as_deref() {
+        None | Some("application/json") => lines(&[payload]),
+        Some("application/x-ndjson") => lines(&payload.split(|byte| *byte == b'\n').collect::<Vec<_>>()),
+        Some(columns::CONTENT_TYPE) => columns::views(payload),
         // Ticks, and what nobody knows.
         Some(_) => return,
     };
-    // What is no event counts for nothing.
-    for view in lines.into_iter().filter_map(|line| serde_json::from_slice::<View>(line).ok()) {
+    for view in views {
         if ids.insert(view.event_id.into()) {
             add(cells, &view.video_id, view.space_id.as_deref(), view.ts);
         } else {
