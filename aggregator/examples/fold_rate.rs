@@ -88,7 +88,11 @@ fn main() {
             let mut fold = Fold::new(
                 Source(0),
                 settings,
-                FoldLimits { pending_max: 2_000_000, resident_cells: 2_000_000, ..FoldLimits::default() },
+                FoldLimits {
+                    pending_max: 2_000_000,
+                    resident_cells: std::env::var("RESIDENT").map_or(500_000, |cells| cells.parse().unwrap()),
+                    ..FoldLimits::default()
+                },
                 None,
                 Offset(0),
             );

@@ -27,6 +27,9 @@ use crate::config::Settings;
 /// How often the states of sources are looked at, to notice that all have stopped.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// However many sources there are, each may have so many changed cells that are not stored.
+const PENDING_MIN: usize = 20_000;
+
 /// Everything that runs, and what it stands on.
 pub(super) struct Parts {
     role: Role,
@@ -199,7 +202,12 @@ fn owner_options(settings: &Settings) -> OwnerOptions {
     let sources = usize::try_from(settings.fold.sources).unwrap_or(usize::MAX).max(1);
     OwnerOptions {
         flush_interval: settings.flush_interval,
-        limits: FoldLimits { resident_cells: settings.resident_cells / sources, ..FoldLimits::default() },
+        limits: FoldLimits {
+            resident_cells: settings.resident_cells / sources,
+            // As many may wait for the store as may be resident: then a fold that catches up writes a cell once, not at every close.
+            pending_max: (settings.resident_cells / sources).clamp(PENDING_MIN, FoldLimits::default().pending_max),
+            ..FoldLimits::default()
+        },
         accept_gap: settings.accept_gap,
         ..OwnerOptions::default()
     }

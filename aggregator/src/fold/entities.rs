@@ -58,8 +58,22 @@ impl Named {
             && if self.short.len == Short::LONG {
                 *self.id == *id
             } else {
-                usize::from(self.short.len) == id.len() && self.short.bytes.get(..id.len()) == Some(id.as_bytes())
+                usize::from(self.short.len) == id.len()
+                    && self.short.bytes.get(..id.len()).is_some_and(|bytes| are_same(bytes, id.as_bytes()))
             }
+    }
+}
+
+/// Whether two texts of one length are the same: for the few bytes of most ids, numbers are compared sooner than a call is made.
+#[inline]
+fn are_same(a: &[u8], b: &[u8]) -> bool {
+    match (a.first_chunk::<8>(), b.first_chunk::<8>(), a.last_chunk::<8>(), b.last_chunk::<8>()) {
+        (Some(a_first), Some(b_first), Some(a_last), Some(b_last)) if a.len() <= 16 => a_first == b_first && a_last == b_last,
+        (None, None, ..) => match (a.first_chunk::<4>(), b.first_chunk::<4>(), a.last_chunk::<4>(), b.last_chunk::<4>()) {
+            (Some(a_first), Some(b_first), Some(a_last), Some(b_last)) => a_first == b_first && a_last == b_last,
+            _ => a.iter().eq(b),
+        },
+        _ => a == b,
     }
 }
 
@@ -210,6 +224,19 @@ mod tests {
         entities.release(a);
         assert_eq!(entities.get(a), None);
         assert_eq!(entities.intern(Dimension::Video, "b"), a, "the place is used again");
+    }
+
+    #[test]
+    fn two_texts_are_the_same_if_every_byte_is() {
+        for len in 0..=40 {
+            let text = vec![b'x'; len];
+            assert!(are_same(&text, &text.clone()));
+            for at in 0..len {
+                let mut other = text.clone();
+                other[at] = b'y';
+                assert!(!are_same(&text, &other), "{len} bytes, differing at {at}");
+            }
+        }
     }
 
     #[test]

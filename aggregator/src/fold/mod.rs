@@ -65,7 +65,7 @@ pub struct FoldLimits {
 
 impl Default for FoldLimits {
     fn default() -> Self {
-        Self { resident_cells: 500_000, pending_max: 100_000, dead_letter_bytes: 16 << 20, load_cells: 10_000 }
+        Self { resident_cells: 500_000, pending_max: 500_000, dead_letter_bytes: 16 << 20, load_cells: 10_000 }
     }
 }
 
