@@ -4,6 +4,8 @@ CARGO ?= cargo
 SEEDS ?= 10000
 SECONDS ?= 30
 ARGS ?=
+# Run as it was built, together with the program: built alone it would be built again.
+BENCH = $(or $(CARGO_TARGET_DIR),target)/release/tallymark-bench
 export NO_SERVERS
 
 .DEFAULT_GOAL := help
@@ -33,14 +35,16 @@ sim: needs-cargo needs-cc ## Repeat one schedule of the simulation: SEED=n.
 	SEED=$(SEED) $(CARGO) test --test simulation -- --exact one_seed --nocapture
 
 bench: needs-cargo needs-cc needs-perl ## Measure beside yardsticks: about 20 minutes (only some: ARGS=NAME; RUNS=n; EVENTS=n).
-	$(CARGO) build --release --bin tallymark --package tallymark --package tallymark-bench
-	$(CARGO) run --release --quiet --package tallymark-bench -- $(ARGS)
+	$(CARGO) build --release --package tallymark --package tallymark-bench
+	$(BENCH) $(ARGS)
 
 bench-scale: needs-cargo needs-cc needs-perl ## What an event costs as videos, partitions, skew and lateness grow.
-	$(CARGO) run --release --quiet --package tallymark-bench -- scale
+	$(CARGO) build --release --package tallymark --package tallymark-bench
+	$(BENCH) scale
 
 bench-peers: needs-cargo needs-cc needs-perl needs-java ## The same topic through Kafka Streams and Flink (Maven fetches them; 20 minutes).
-	$(CARGO) run --release --quiet --package tallymark-bench -- peers
+	$(CARGO) build --release --package tallymark --package tallymark-bench
+	$(BENCH) peers
 
 fuzz: needs-cargo needs-fuzz ## Fuzz every target for SECONDS=n (30).
 	cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do mkdir -p corpus/$$target && $(CARGO) +nightly fuzz run $$target corpus/$$target seeds/$$target -- -max_total_time=$(SECONDS) || exit 1; done

@@ -86,6 +86,8 @@ impl Outcome {
 
 /// A source that ticks would append to the topic that others are to read.
 const NEVER: Duration = Duration::from_secs(1 << 60);
+/// How long storing the rest may take: a store on the same machine, with other work beside it, can be far behind.
+const PATIENCE: Duration = Duration::from_secs(900);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Folds it.
@@ -131,7 +133,7 @@ fn follow(workers: Workers, plan: &Plan) -> Outcome {
         std::thread::sleep(LOOK);
     }
     let (wall_s, fold_threads) = (began.elapsed().as_secs_f64(), thread_cpu_seconds("fold-"));
-    assert!(workers.drain(Duration::from_secs(60)), "not everything was stored");
+    assert!(workers.drain(PATIENCE), "not everything was stored");
     if matches!(plan.store, Store::Embedded(_)) {
         // What the database's own threads do later is its cost too.
         rest();

@@ -73,6 +73,13 @@ impl Figure {
     }
 }
 
+/// The middle of some values; of an even number of them, between the middle two.
+pub(crate) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    f64::midpoint(sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2])
+}
+
 /// A number as people read it.
 pub(crate) fn show(value: f64) -> String {
     match value {
@@ -119,7 +126,7 @@ impl Report {
         for (name, figure) in figures {
             let goal = FIGURES.get(order(name)).map_or(Goal::None, |(.., goal)| *goal);
             let values = figure.sorted();
-            let (min, median, max) = (values[0], values[values.len() / 2], values[values.len() - 1]);
+            let (min, median, max) = (values[0], median(&values), values[values.len() - 1]);
             let (target, ok) = match goal {
                 AtLeast(target) => (Some(target), Some(median >= target)),
                 AtMost(target) => (Some(target), Some(median <= target)),

@@ -124,7 +124,8 @@ pub(crate) const CASSANDRA: &[&str] = &["cassandra_rows", "cassandra_events"];
 
 /// Stored in Cassandra.
 pub(crate) fn cassandra(lab: &mut Lab) -> Result<(), Missing> {
-    let topic = lab.topic(&topic::Plan::of(Form::Json, Shape::traffic(lab.options.events / 4)))?;
+    // A node beside the aggregator on the same machine takes some thousand rows a second.
+    let topic = lab.topic(&topic::Plan::of(Form::Json, Shape::traffic(lab.options.events / 16)))?;
     let node = lab.cassandra()?.contact();
     let peers = Kept::read();
     lab.rounds("JSON records, into Cassandra", |run| {
