@@ -16,7 +16,7 @@ use schemas::FoldSettings;
 use crate::encode::Form;
 use crate::events::Shape;
 use crate::lab::{Lab, Missing};
-use crate::stream::{Folding, Stream, check_batches};
+use crate::stream::{Folding, Stream};
 use crate::usage::own_cpu_seconds;
 
 const EVENTS_A_SECOND: u64 = 100_000;
@@ -29,7 +29,6 @@ const REDUCTIONS: [(u64, i64, &str); 2] = [(10_000, 1_000, "write_reduction"), (
 pub(crate) const NAMES: &[&str] = &[KERNELS[0].1[0], KERNELS[0].1[1], KERNELS[1].1[0], KERNELS[1].1[1], REDUCTIONS[0].2, REDUCTIONS[1].2];
 
 pub(crate) fn run(lab: &mut Lab) -> Result<(), Missing> {
-    check_batches()?;
     let seconds = if lab.options.quick { 72 } else { 90 };
     let rate = if lab.options.quick { 5_000 } else { EVENTS_A_SECOND };
     for (videos, names) in KERNELS {

@@ -21,7 +21,7 @@ use crate::encode::Form;
 use crate::events::Shape;
 use crate::lab::{Lab, Missing};
 use crate::report::{results_dir, show};
-use crate::stream::{Folding, Stream, check_batches};
+use crate::stream::{Folding, Stream};
 use crate::topic;
 use crate::usage::own_cpu_seconds;
 
@@ -32,7 +32,6 @@ const SECONDS: u64 = 100;
 
 /// Measures and prints all.
 pub(crate) fn run(lab: &mut Lab) -> Result<(), Missing> {
-    check_batches()?;
     let rate = if lab.options.quick { 1_000 } else { 50_000 };
     let base = Shape { span_ms: (SECONDS * 1_000) as i64, ..Shape::traffic(SECONDS * rate) };
     let mut points = Vec::new();

@@ -7,7 +7,6 @@ use schemas::{FoldSettings, Millis, Offset, Record, RecordKind, Source};
 
 use crate::encode::{Encoder, Form};
 use crate::events::{Generator, Shape, View};
-use crate::lab::Missing;
 
 /// Records side by side, as a consumer fetches them.
 pub(crate) struct Stream {
@@ -77,15 +76,4 @@ impl Folding {
         self.fold.flushed();
         flush
     }
-}
-
-/// Whether the fold counts columnar batches; what needs them is left out otherwise.
-///
-/// # Errors
-/// If it does not.
-pub(crate) fn check_batches() -> Result<(), Missing> {
-    let stream = Stream::new(Form::Batch(10), &Shape::traffic(10));
-    let mut folding = Folding::new(FoldSettings::default());
-    folding.apply(&stream, &stream.records[0]);
-    if folding.fold.tally().counted == 10 { Ok(()) } else { Err(Missing("the fold does not count columnar batches".into())) }
 }

@@ -28,7 +28,6 @@ use crate::lab::{Lab, Missing};
 use crate::peers::{self, Kept};
 use crate::report::target_dir;
 use crate::rows;
-use crate::stream::check_batches;
 use crate::topic;
 
 /// So many events are enough to see what decoding costs: they are far more than the caches hold.
@@ -93,7 +92,6 @@ pub(crate) const BATCHES: &[&str] = &["batch_events", "batch_events_dedup"];
 
 /// Columnar batches.
 pub(crate) fn batches(lab: &mut Lab) -> Result<(), Missing> {
-    check_batches()?;
     let topic = lab.topic(&topic::Plan::of(BATCH, Shape::traffic(lab.options.events)))?;
     let plain = Plan::of(&topic, Store::Discard);
     let dedup = Task::Aggregate(Plan { dedup_minutes: 10, ..plain.clone() });
@@ -144,7 +142,6 @@ pub(crate) const MEMORY: &[&str] = &["memory"];
 /// The most memory that the aggregator takes when 10 M events of one minute have come, ten for each of a million videos, all within the
 /// reach of deduplication: a million open cells, ten million ids, the client's buffers and all else.
 pub(crate) fn memory(lab: &mut Lab) -> Result<(), Missing> {
-    check_batches()?;
     let events = if lab.options.quick { 100_000 } else { 10_000_000 };
     let shape = Shape { videos: events / 10, exponent: 0.0, span_ms: 55_000, ..Shape::traffic(events) };
     let topic = lab.topic(&topic::Plan::of(BATCH, shape))?;
