@@ -110,7 +110,9 @@ fn main() -> ExitCode {
             Err(_) => gone_wrong.push((*what, "FAILED, see above".to_owned(), false)),
         }
     }
-    lab.report.finish(!lab.options.only.is_empty());
+    if !lab.report.is_empty() {
+        lab.report.finish(!lab.options.only.is_empty());
+    }
     for (what, reason, _) in &gone_wrong {
         println!("{what}: {reason}");
     }

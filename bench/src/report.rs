@@ -111,6 +111,11 @@ impl Report {
         figure.values.push(value);
     }
 
+    /// Whether nothing was noted.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Prints the table and writes the summary. With `only` some of the figures measured, the others stay in it as they were.
     pub(crate) fn finish(&self, only: bool) {
         let mut summary = if only { kept() } else { serde_json::Map::new() };
