@@ -57,8 +57,13 @@ impl Folding {
     }
 
     pub(crate) fn apply(&mut self, stream: &Stream, record: &Place) {
+        self.apply_at(stream, record, record.append_time);
+    }
+
+    /// As if the record had been appended then.
+    pub(crate) fn apply_at(&mut self, stream: &Stream, record: &Place, append_time: Millis) {
         let (offset, payload) = (self.fold.position(), &stream.bytes[record.payload.clone()]);
-        self.fold.apply(&Record { offset, append_time: record.append_time, kind: stream.kind, historical: false, payload });
+        self.fold.apply(&Record { offset, append_time, kind: stream.kind, historical: false, payload });
     }
 
     /// Whether its owner would flush now whatever the time.
