@@ -27,6 +27,9 @@ pub(crate) type Rows = Vec<(CellKey, StoredRow)>;
 /// How many cells ahead of its work a walk touches.
 pub(crate) const AHEAD: usize = 16;
 
+/// How many cells eviction looks at for each that it should forget.
+const LOOKS: usize = 4;
+
 /// The resident cells of one source.
 pub(crate) struct Cells {
     source: Source,
@@ -45,6 +48,8 @@ pub(crate) struct Cells {
     parking: Parking,
     last_ticket: u32,
     hand: usize,
+    /// How many cells eviction may still look at.
+    looks: usize,
     resident_max: usize,
     /// Room for rows.
     spare: Vec<Rows>,
@@ -93,6 +98,7 @@ impl Cells {
             parking: Parking::new(),
             last_ticket: 0,
             hand: 0,
+            looks: 0,
             resident_max,
             spare: Vec::new(),
             stored,
@@ -319,18 +325,23 @@ impl Cells {
         }
     }
 
-    /// The store has acknowledged every change below `stored`.
-    pub(crate) const fn landed(&mut self, stored: Offset) {
+    /// The store has acknowledged every change below `stored`: more may go.
+    pub(crate) fn landed(&mut self, stored: Offset) {
         self.stored = stored;
+        self.looks = self.looks.max(self.excess().saturating_mul(LOOKS));
     }
 
-    /// Forgets unused cells while there are more than the bound, looking at no more than a bounded number.
+    fn excess(&self) -> usize {
+        self.len().saturating_sub(self.resident_max)
+    }
+
+    /// Forgets unused cells while there are more than the bound. It looks at a few for each cell that has come, and at more after a
+    /// flush: while none may go, looking at all of them would cost more than counting.
     pub(crate) fn evict(&mut self) {
-        let excess = self.len().saturating_sub(self.resident_max);
-        let mut looks = excess.saturating_mul(4).min(self.slots.len().saturating_mul(2));
-        let mut left = excess;
-        while left > 0 && looks > 0 {
-            looks -= 1;
+        let mut left = self.excess();
+        self.looks = self.looks.min(self.slots.len().saturating_mul(2));
+        while left > 0 && self.looks > 0 {
+            self.looks -= 1;
             self.hand = if self.hand + 1 < self.slots.len() { self.hand + 1 } else { 0 };
             let stored = self.stored;
             let Some(Some(cell)) = self.slots.get_mut(self.hand) else { continue };
@@ -357,6 +368,7 @@ impl Cells {
     }
 
     fn insert(&mut self, cell: Cell) -> CellIx {
+        self.looks = self.looks.saturating_add(LOOKS);
         self.entities.hold(cell.entity);
         let hash = self.hash(cell.entity, cell.bucket());
         let ix = if let Some(ix) = self.free.pop() {
@@ -378,5 +390,46 @@ impl Cells {
         self.by_key.remove(self.hash(cell.entity, cell.bucket()), ix);
         self.free.push(ix);
         self.entities.release(cell.entity);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::{Counts, Dimension, Stamp};
+
+    use super::*;
+    use crate::fold::cell::Addition;
+
+    /// Cells of as many videos, all of them open, with a bound of ten.
+    fn crowded(videos: u32) -> Cells {
+        let mut cells = Cells::new(Source(0), 10, Offset(0));
+        for n in 0..videos {
+            let entity = cells.entities.intern(Dimension::Video, &format!("v{n}"));
+            cells.count(entity, Minute(0), Addition { offset: Offset(n.into()), stamp: Stamp(1), counts: Counts::VIEW });
+            cells.evict();
+        }
+        cells
+    }
+
+    #[test]
+    fn cells_that_must_stay_are_not_looked_at_again_and_again() {
+        let mut cells = crowded(1_000);
+        assert_eq!((cells.len(), cells.looks), (1_000, 0));
+        let hand = cells.hand;
+        (0..100).for_each(|_| cells.evict());
+        assert_eq!(cells.hand, hand, "nothing has come or landed: there is nothing to look for");
+    }
+
+    #[test]
+    fn what_has_landed_makes_room() {
+        let mut cells = crowded(1_000);
+        cells.close_below(Minute(1)).into_iter().for_each(|ix| drop(cells.close(ix)));
+        drop(cells.take_dirty());
+        for _ in 0..3 {
+            cells.landed(Offset(1_000));
+            cells.evict();
+        }
+        assert_eq!(cells.len(), 10);
+        assert_eq!(cells.entities.len(), 10, "names go with their last cell");
     }
 }
