@@ -111,7 +111,9 @@ impl Fold {
         room.refused.clear();
         self.sum_up(record, batch, &mut room);
         self.count_entries(record, batch, &mut room);
-        self.reject_some(record, batch, &room.refused);
+        if !room.refused.is_empty() {
+            self.reject_some(record, batch, &room.refused);
+        }
         self.room = room;
     }
 
