@@ -423,8 +423,10 @@ mod tests {
     #[test]
     fn what_has_landed_makes_room() {
         let mut cells = crowded(1_000);
-        cells.close_below(Minute(1)).into_iter().for_each(|ix| drop(cells.close(ix)));
-        drop(cells.take_dirty());
+        for ix in cells.close_below(Minute(1)) {
+            cells.close(ix);
+        }
+        cells.take_dirty();
         for _ in 0..3 {
             cells.landed(Offset(1_000));
             cells.evict();
