@@ -66,8 +66,10 @@ impl Sums {
         }
     }
 
-    fn at(&self, place: usize) -> Option<Sum> {
-        self.latest.get(place).copied().filter(|sum| *sum != Sum::NONE)
+    /// All sums, each with its place; a place may have several, of different minutes.
+    fn iter(&self) -> impl Iterator<Item = (u32, Sum)> + '_ {
+        let latest = (0..).zip(self.latest.iter().copied()).filter(|(_, sum)| *sum != Sum::NONE);
+        latest.chain(self.spilled.iter().copied())
     }
 }
 
@@ -177,32 +179,19 @@ impl Fold {
 
     /// Counts the sums of the dictionary's entries: of their videos, and together of their spaces.
     fn count_entries(&mut self, record: &Record<'_>, batch: &ViewBatch<'_>, Room { entries, spaces, .. }: &mut Room) {
-        spaces.clear(batch.spaces().len());
-        let mut due = Vec::with_capacity(batch.entries().len());
-        for (place, entry) in batch.entries().enumerate() {
-            let Some(sum) = entries.at(place) else { continue };
+        let (dictionary, names): (Vec<_>, Vec<_>) = (batch.entries().collect(), batch.spaces().collect());
+        spaces.clear(names.len());
+        let mut due = Vec::with_capacity(dictionary.len());
+        for (place, sum) in entries.iter() {
+            let Some(entry) = dictionary.get(place as usize) else { continue };
             due.push(Due::of(entry.video, sum));
             if let Some(space) = entry.space {
                 spaces.add(space, sum);
             }
         }
-        if !entries.spilled.is_empty() {
-            let dictionary: Vec<_> = batch.entries().collect();
-            for (place, sum) in entries.spilled.drain(..) {
-                let Some(entry) = dictionary.get(place as usize) else { continue };
-                due.push(Due::of(entry.video, sum));
-                if let Some(space) = entry.space {
-                    spaces.add(space, sum);
-                }
-            }
-        }
         self.count_all(record, Dimension::Video, &mut due);
         due.clear();
-        due.extend(batch.spaces().enumerate().filter_map(|(place, space)| Some(Due::of(space, spaces.at(place)?))));
-        if !spaces.spilled.is_empty() {
-            let names: Vec<&str> = batch.spaces().collect();
-            due.extend(spaces.spilled.drain(..).filter_map(|(place, sum)| Some(Due::of(names.get(place as usize)?, sum))));
-        }
+        due.extend(spaces.iter().filter_map(|(place, sum)| Some(Due::of(names.get(place as usize)?, sum))));
         self.count_all(record, Dimension::Space, &mut due);
     }
 
