@@ -10,11 +10,14 @@
 //! | [`calendar`] | where points begin, in any time zone |
 //! | [`plan`] | a range as the fewest stored buckets |
 //! | [`read`] | sums of stored cells, and what is complete |
+//! | [`standing`] | how long an answer lasts, and whether it is stale |
+//! | `answer` | a body and its standing as a response |
 //! | [`service`] | [`QueryService`], [`router`]: the routes and the limits that hold for all |
 //! | `views`, `video`, `status`, `records`, `imports` | one kind of question each |
 //! | [`error`] | [`QueryError`], and what it is in HTTP |
 //! | [`metrics`] | [`Metrics`] |
 
+mod answer;
 pub mod calendar;
 pub mod error;
 mod imports;
@@ -24,6 +27,7 @@ pub mod plan;
 pub mod read;
 mod records;
 pub mod service;
+pub mod standing;
 mod status;
 mod video;
 mod views;

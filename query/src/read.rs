@@ -20,6 +20,7 @@ use schemas::{Checkpoint, Counts, Entity, FoldSettings, Millis, Minute, Source, 
 use thiserror::Error;
 
 use crate::plan::{Gone, Kept, Run, plan, slices};
+use crate::standing::{Lasts, Standing};
 
 /// How far the sources' folds have come, from their checkpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +62,15 @@ impl Watermarks {
         self.final_before.is_some_and(|before| end.start() < before)
     }
 
+    /// How long a count of what ends at `end` lasts.
+    pub fn lasts(&self, end: Minute) -> Lasts {
+        match (self.is_complete(end), self.is_final(end)) {
+            (false, _) => Lasts::Open,
+            (true, false) => Lasts::Complete,
+            (true, true) => Lasts::Final,
+        }
+    }
+
     fn least_closed(&self) -> Minute {
         self.closed.values().min().map_or(Minute::MAX, |closed| Minute::of(*closed))
     }
@@ -84,6 +94,8 @@ pub struct Sums {
     pub counts: Vec<Counts>,
     /// How far the folds had come before anything else was read.
     pub marks: Watermarks,
+    /// What they are worth together.
+    pub standing: Standing,
 }
 
 /// Reads sums from a store.
@@ -122,7 +134,8 @@ impl Reader<'_> {
             cells.add(tier, &row);
         }
         let counts = plans.iter().map(|runs| runs.iter().fold(Counts::ZERO, |sum, run| sum + cells.sum(run))).collect();
-        Ok(Sums { counts, marks })
+        let end = ranges.iter().map(|(_, end)| *end).max().unwrap_or(Minute::MIN);
+        Ok(Sums { counts, standing: Standing::fresh(marks.lasts(end)), marks })
     }
 
     async fn read(&self, entity: &Entity, runs: Vec<Run>) -> Result<Vec<(Tier, SliceRow)>, StoreError> {

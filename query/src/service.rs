@@ -12,14 +12,14 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use ingest::{EventLog, Problem};
-use schemas::FoldSettings;
 use schemas::id::check_id;
+use schemas::{Entity, FoldSettings, Millis, Minute};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::error::{Fault, QueryError};
 use crate::metrics::Metrics;
-use crate::read::Reader;
+use crate::read::{Reader, Sums};
 use crate::{imports, records, status, video, views};
 
 /// The longest body of a PUT, in bytes.
@@ -82,6 +82,11 @@ impl QueryService {
     /// Ends all record streams, which would go on for ever; they notice within a second. For the start of a graceful shutdown.
     pub fn stop_streams(&self) {
         self.stopped.send_replace(true);
+    }
+
+    /// The counts of `entity` in each of the half-open `ranges`, and what they are worth. Every answer with counts comes through here.
+    pub(crate) async fn sums(&self, entity: &Entity, ranges: &[(Minute, Minute)], now: Millis) -> Result<Sums, QueryError> {
+        Ok(self.reader().sums(entity, ranges, now).await?)
     }
 
     pub(crate) fn reader(&self) -> Reader<'_> {

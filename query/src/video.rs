@@ -17,6 +17,7 @@ use schemas::{Counts, Dimension, Entity, Millis, Minute};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::answer::Answer;
 use crate::calendar::{rfc3339, today};
 use crate::error::QueryError;
 use crate::params::{Params, parse_zone};
@@ -46,7 +47,7 @@ pub(crate) async fn show(
     State(service): State<Arc<QueryService>>,
     id: Result<Path<String>, PathRejection>,
     RawQuery(query): RawQuery,
-) -> Result<Json<Video>, QueryError> {
+) -> Result<Answer<Video>, QueryError> {
     let id = path_id("video", id)?;
     let given = Params::read(query.as_deref().unwrap_or_default(), &["tz"])?;
     let tz = given.get("tz").map(|text| parse_zone(text)).transpose()?;
@@ -54,7 +55,7 @@ pub(crate) async fn show(
     // The present minute counts, so the last hour is its last 60 minutes with the one that runs.
     let hour_end = Minute::of(now).plus(1);
     let ranges = [(Minute::MIN, Minute::MAX), today(tz.unwrap_or(Tz::UTC), now), (hour_end.plus(-60), hour_end)];
-    let sums = service.reader().sums(&Entity::new(Dimension::Video, &id), &ranges, now).await?;
+    let sums = service.sums(&Entity::new(Dimension::Video, &id), &ranges, now).await?;
     let metadata = service.store.read_video(id.clone()).await?;
     if metadata.is_none() && sums.counts.iter().all(|counts| *counts == Counts::ZERO) {
         let detail = format!("the video {id:?} has neither views nor metadata; counts follow an event within seconds");
@@ -64,7 +65,7 @@ pub(crate) async fn show(
     let mut next = || gross.next().unwrap_or(Count(0));
     let views = Recent { all_time: next(), today: next(), last_hour: next() };
     let complete_through = sums.marks.complete_through.map(|through| rfc3339(Minute::of(through), tz));
-    Ok(Json(Video { id, metadata, views, complete_through }))
+    Ok(Answer { body: Video { id, metadata, views, complete_through }, standing: sums.standing })
 }
 
 pub(crate) async fn set(

@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use schemas::{Dimension, Entity, Millis, Minute};
 use serde::{Serialize, Serializer};
 
+use crate::answer::Answer;
 use crate::calendar::{boundaries, rfc3339};
 use crate::error::QueryError;
 use crate::params::{RangeQuery, parse};
@@ -55,7 +55,7 @@ pub(crate) async fn of_video(
     State(service): State<Arc<QueryService>>,
     id: Result<Path<String>, PathRejection>,
     RawQuery(query): RawQuery,
-) -> Result<Json<Views>, QueryError> {
+) -> Result<Answer<Views>, QueryError> {
     answer(&service, Entity::new(Dimension::Video, &path_id("video", id)?), query.as_deref()).await
 }
 
@@ -63,21 +63,21 @@ pub(crate) async fn of_space(
     State(service): State<Arc<QueryService>>,
     id: Result<Path<String>, PathRejection>,
     RawQuery(query): RawQuery,
-) -> Result<Json<Views>, QueryError> {
+) -> Result<Answer<Views>, QueryError> {
     answer(&service, Entity::new(Dimension::Space, &path_id("space", id)?), query.as_deref()).await
 }
 
-pub(crate) async fn of_site(State(service): State<Arc<QueryService>>, RawQuery(query): RawQuery) -> Result<Json<Views>, QueryError> {
+pub(crate) async fn of_site(State(service): State<Arc<QueryService>>, RawQuery(query): RawQuery) -> Result<Answer<Views>, QueryError> {
     answer(&service, Entity::site(), query.as_deref()).await
 }
 
-async fn answer(service: &QueryService, entity: Entity, query: Option<&str>) -> Result<Json<Views>, QueryError> {
+async fn answer(service: &QueryService, entity: Entity, query: Option<&str>) -> Result<Answer<Views>, QueryError> {
     let now = Millis::now();
     let query = parse(query.unwrap_or_default(), now)?;
     let bounds = boundaries(query.step, query.zone(), query.start, query.end, service.limits.points)?;
     let ranges: Vec<(Minute, Minute)> = bounds.iter().copied().zip(bounds.iter().skip(1).copied()).collect();
-    let sums = service.reader().sums(&entity, &ranges, now).await?;
-    Ok(Json(views(entity, &query, &ranges, &sums)))
+    let sums = service.sums(&entity, &ranges, now).await?;
+    Ok(Answer { standing: sums.standing, body: views(entity, &query, &ranges, &sums) })
 }
 
 fn views(entity: Entity, query: &RangeQuery, ranges: &[(Minute, Minute)], sums: &Sums) -> Views {

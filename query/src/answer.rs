@@ -1,0 +1,50 @@
+//! An answer on its way out: what it says, what it is worth, and from both the response.
+//!
+//! Every handler that answers with counts returns an [`Answer`], so that headers are the same everywhere:
+//!
+//! | standing | `Cache-Control` |
+//! |---|---|
+//! | open | `public, max-age=1` |
+//! | complete | `public, max-age=5`: the bound within which late events show |
+//! | final | `public, max-age=60` |
+//! | stale | `no-store`, and `Tallymark-Stale` says for how many seconds |
+
+use axum::Json;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::standing::{Lasts, Standing};
+
+/// For how many seconds an answer has been out of date.
+pub(crate) const STALE: HeaderName = HeaderName::from_static("tallymark-stale");
+
+/// A body and what it is worth.
+pub(crate) struct Answer<T> {
+    pub(crate) body: T,
+    pub(crate) standing: Standing,
+}
+
+impl<T: Serialize> IntoResponse for Answer<T> {
+    fn into_response(self) -> Response {
+        let Self { body, standing } = self;
+        let mut response = Json(body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache_control(standing)));
+        if let Some(stale) = standing.stale {
+            headers.insert(STALE, HeaderValue::from(stale.as_secs()));
+        }
+        // For whoever keeps rendered answers.
+        response.extensions_mut().insert(standing);
+        response
+    }
+}
+
+const fn cache_control(standing: Standing) -> &'static str {
+    match standing {
+        Standing { stale: Some(_), .. } => "no-store",
+        Standing { lasts: Lasts::Open, .. } => "public, max-age=1",
+        Standing { lasts: Lasts::Complete, .. } => "public, max-age=5",
+        Standing { lasts: Lasts::Final, .. } => "public, max-age=60",
+    }
+}
