@@ -32,7 +32,13 @@ impl Problem {
     /// 503 with `Retry-After`.
     pub fn unavailable(retry_after_s: u32, detail: impl Into<String>) -> Self {
         let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service cannot do this now", detail);
-        Self { retry_after_s: Some(retry_after_s), ..problem }
+        problem.retry_after(retry_after_s)
+    }
+
+    /// Says when to come back.
+    #[must_use]
+    pub fn retry_after(self, seconds: u32) -> Self {
+        Self { retry_after_s: Some(seconds), ..self }
     }
 
     /// Adds a member of its own.
@@ -40,6 +46,16 @@ impl Problem {
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.extra.insert(name.to_owned(), value.into());
         self
+    }
+
+    /// The document as JSON.
+    pub fn body(&self) -> String {
+        let mut body = self.extra.clone();
+        body.insert("type".into(), json!(format!("/problems/{}", self.kind)));
+        body.insert("title".into(), json!(self.title));
+        body.insert("status".into(), json!(self.status.as_u16()));
+        body.insert("detail".into(), json!(self.detail));
+        Value::Object(body).to_string()
     }
 
     /// The HTTP status.
@@ -54,17 +70,14 @@ impl Problem {
 }
 
 impl IntoResponse for Problem {
+    /// The response also carries the problem itself, so that what stands before the handlers can add to it ([`Problem::body`]).
     fn into_response(self) -> Response {
-        let mut body = self.extra;
-        body.insert("type".into(), json!(format!("/problems/{}", self.kind)));
-        body.insert("title".into(), json!(self.title));
-        body.insert("status".into(), json!(self.status.as_u16()));
-        body.insert("detail".into(), json!(self.detail));
         let content_type: (HeaderName, HeaderValue) = (header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        let mut response = (self.status, [content_type], Value::Object(body).to_string()).into_response();
+        let mut response = (self.status, [content_type], self.body()).into_response();
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        response.extensions_mut().insert(self);
         response
     }
 }

@@ -13,10 +13,12 @@
 //! | [`standing`] | how long an answer lasts, and whether it is stale |
 //! | `answer` | a body and its standing as a response |
 //! | [`service`] | [`QueryService`], [`router`]: the routes and the limits that hold for all |
+//! | `admission`, `rate` | how many requests at once, and of one client |
 //! | `views`, `video`, `status`, `records`, `imports` | one kind of question each |
 //! | [`error`] | [`QueryError`], and what it is in HTTP |
 //! | [`metrics`] | [`Metrics`] |
 
+mod admission;
 mod answer;
 pub mod calendar;
 pub mod error;
@@ -24,6 +26,7 @@ mod imports;
 pub mod metrics;
 pub mod params;
 pub mod plan;
+mod rate;
 pub mod read;
 mod records;
 pub mod service;

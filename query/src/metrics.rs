@@ -1,5 +1,8 @@
 //! What answering tells Prometheus. All names begin with `query_` after the registry's own prefix.
 
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -14,9 +17,19 @@ use crate::error::Fault;
 pub struct Metrics {
     requests: Family<Answered, Counter>,
     seconds: Family<ByRoute, Histogram, fn() -> Histogram>,
+    /// What is counted of each request, so that nothing is allocated for it.
+    routes: Arc<RwLock<HashMap<Box<str>, Route>>>,
     store_errors: Counter,
     log_errors: Counter,
     pub(crate) streams: Gauge,
+}
+
+/// A route's own metrics.
+#[derive(Clone, Debug)]
+struct Route {
+    ok: Counter,
+    not_modified: Counter,
+    seconds: Histogram,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -36,6 +49,7 @@ impl Default for Metrics {
             requests: Family::default(),
             // 0.2 ms to 13 s.
             seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.0002, 2.0, 17))),
+            routes: Arc::default(),
             store_errors: Counter::default(),
             log_errors: Counter::default(),
             streams: Gauge::default(),
@@ -56,8 +70,30 @@ impl Metrics {
 
     /// `route` is the pattern of the path, so there are few.
     pub(crate) fn answered(&self, route: &str, status: u16, seconds: f64) {
-        self.requests.get_or_create(&Answered { route: route.to_owned(), status }).inc();
-        self.seconds.get_or_create(&ByRoute { route: route.to_owned() }).observe(seconds);
+        let known = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        let count = |of: &Route| {
+            of.seconds.observe(seconds);
+            match status {
+                200 => of.ok.inc(),
+                304 => of.not_modified.inc(),
+                _ => self.counter(route, status).inc(),
+            };
+        };
+        if let Some(known) = known.get(route) {
+            return count(known);
+        }
+        drop(known);
+        let new = Route {
+            ok: self.counter(route, 200),
+            not_modified: self.counter(route, 304),
+            seconds: self.seconds.get_or_create(&ByRoute { route: route.to_owned() }).clone(),
+        };
+        count(&new);
+        self.routes.write().unwrap_or_else(PoisonError::into_inner).insert(route.into(), new);
+    }
+
+    fn counter(&self, route: &str, status: u16) -> Counter {
+        self.requests.get_or_create(&Answered { route: route.to_owned(), status }).clone()
     }
 
     pub(crate) fn failed(&self, fault: Fault) {
@@ -65,5 +101,22 @@ impl Metrics {
             Fault::Store => self.store_errors.inc(),
             Fault::Log => self.log_errors.inc(),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_answer_is_counted_once_under_its_route_and_status() {
+        let metrics = Metrics::default();
+        for status in [200, 304, 404, 200, 503, 200] {
+            metrics.answered("/v1/site/views", status, 0.001);
+        }
+        metrics.clone().answered("/v1/status", 200, 0.001);
+        let counts = [200, 304, 404, 503].map(|status| metrics.counter("/v1/site/views", status).get());
+        assert_eq!(counts, [3, 1, 1, 1]);
+        assert_eq!(metrics.counter("/v1/status", 200).get(), 1);
     }
 }

@@ -15,10 +15,11 @@ use ingest::{EventLog, Problem};
 use schemas::id::check_id;
 use schemas::{Entity, FoldSettings, Millis, Minute};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
 
+use crate::admission::{Admission, admit};
 use crate::error::{Fault, QueryError};
 use crate::metrics::Metrics;
+use crate::rate::Rate;
 use crate::read::{Reader, Sums};
 use crate::{imports, records, status, video, views};
 
@@ -30,8 +31,12 @@ pub const MAX_BODY_BYTES: usize = 64 * 1024;
 pub struct QueryLimits {
     /// The most points of one answer.
     pub points: usize,
-    /// The most requests worked on at once; more are refused with 503.
+    /// The most requests worked on at once; more wait for a moment, and are then refused with 503.
     pub requests_at_once: usize,
+    /// How long a request may wait to be worked on.
+    pub wait: Duration,
+    /// The most requests that one client may send each second; more are refused with 429. 0 is no limit.
+    pub rate: u32,
     /// The most slices of the store that one request reads at once.
     pub reads_at_once: usize,
     /// The most record streams open at once.
@@ -41,9 +46,18 @@ pub struct QueryLimits {
 }
 
 impl Default for QueryLimits {
-    /// 50,000 points, 64 requests of 16 reads, 16 streams, 10 s.
+    /// 50,000 points, 64 requests of 16 reads, 0.25 s until they begin and 10 s until they are answered, 5,000 a second of one client,
+    /// 16 streams.
     fn default() -> Self {
-        Self { points: 50_000, requests_at_once: 64, reads_at_once: 16, streams_at_once: 16, timeout: Duration::from_secs(10) }
+        Self {
+            points: 50_000,
+            requests_at_once: 64,
+            wait: Duration::from_millis(250),
+            rate: 5_000,
+            reads_at_once: 16,
+            streams_at_once: 16,
+            timeout: Duration::from_secs(10),
+        }
     }
 }
 
@@ -55,8 +69,9 @@ pub struct QueryService {
     pub(crate) metrics: Metrics,
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) stopped: watch::Sender<bool>,
+    pub(crate) admission: Admission,
+    rate: Option<Arc<Rate>>,
     settings: FoldSettings,
-    requests: Semaphore,
 }
 
 impl QueryService {
@@ -69,8 +84,9 @@ impl QueryService {
             metrics: Metrics::default(),
             streams: Arc::new(Semaphore::new(limits.streams_at_once)),
             stopped: watch::Sender::new(false),
+            admission: Admission::new(&limits),
+            rate: Rate::new(limits.rate),
             settings,
-            requests: Semaphore::new(limits.requests_at_once),
         }
     }
 
@@ -115,21 +131,24 @@ pub fn router(service: Arc<QueryService>) -> Router {
         .route("/v1/imports/{content}", get(imports::show).put(imports::set))
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        // From here on outwards: what is kept and given again costs no place, but counts for its client.
         .route_layer(from_fn_with_state(Arc::clone(&service), admit))
+        .route_layer(from_fn_with_state(Arc::clone(&service), guard))
         .with_state(service)
 }
 
-/// Admits a request or refuses it at once, bounds its time, and counts it.
-async fn admit(State(service): State<Arc<QueryService>>, request: Request, next: Next) -> Response {
+/// Counts a request and how it was answered, also one that was answered before it reached a handler, and refuses too many of one client.
+async fn guard(State(service): State<Arc<QueryService>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let response = match service.requests.try_acquire() {
-        Err(_) => Problem::unavailable(1, "as many requests as may be are being worked on; try again in a moment").into_response(),
-        Ok(_permit) => timeout(service.limits.timeout, next.run(request)).await.unwrap_or_else(|_| {
-            let seconds = service.limits.timeout.as_secs();
-            Problem::unavailable(5, format!("there was no answer within {seconds} s; ask for less, or try again later")).into_response()
-        }),
+    let left = service.rate.as_ref().map_or(Ok(None), |rate| rate.count(&request, started));
+    let (mut response, left) = match left {
+        Ok(left) => (next.run(request).await, left),
+        Err(refusal) => (refusal.into_response(), Some(0)),
     };
+    if let (Some(rate), Some(left)) = (&service.rate, left) {
+        rate.tell(left, response.headers_mut());
+    }
     if let Some(fault) = response.extensions().get::<Fault>() {
         service.metrics.failed(*fault);
     }
