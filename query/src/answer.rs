@@ -14,6 +14,8 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use crate::error::QueryError;
+use crate::formats::{Format, Tabular};
 use crate::standing::{Lasts, Standing};
 
 /// For how many seconds an answer has been out of date.
@@ -25,19 +27,41 @@ pub(crate) struct Answer<T> {
     pub(crate) standing: Standing,
 }
 
+impl<T: Serialize + Tabular> Answer<T> {
+    /// The answer in the form that was asked for.
+    ///
+    /// # Errors
+    /// [`QueryError::Broken`] if it makes no table.
+    pub(crate) fn respond(self, format: Format) -> Result<Response, QueryError> {
+        let mut response = match format {
+            Format::Json => self.into_response(),
+            Format::Table(format) => {
+                let stale = self.standing.stale.map(|stale| stale.as_secs().to_string());
+                let response = self.body.table().with("stale_seconds", stale).response(format)?;
+                worth(response, self.standing)
+            }
+        };
+        response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+        Ok(response)
+    }
+}
+
 impl<T: Serialize> IntoResponse for Answer<T> {
     fn into_response(self) -> Response {
-        let Self { body, standing } = self;
-        let mut response = Json(body).into_response();
-        let headers = response.headers_mut();
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache_control(standing)));
-        if let Some(stale) = standing.stale {
-            headers.insert(STALE, HeaderValue::from(stale.as_secs()));
-        }
-        // For whoever keeps rendered answers.
-        response.extensions_mut().insert(standing);
-        response
+        worth(Json(self.body).into_response(), self.standing)
     }
+}
+
+/// Says of a response what it is worth.
+fn worth(mut response: Response, standing: Standing) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache_control(standing)));
+    if let Some(stale) = standing.stale {
+        headers.insert(STALE, HeaderValue::from(stale.as_secs()));
+    }
+    // For whoever keeps rendered answers.
+    response.extensions_mut().insert(standing);
+    response
 }
 
 const fn cache_control(standing: Standing) -> &'static str {

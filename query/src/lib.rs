@@ -12,6 +12,8 @@
 //! | [`read`] | sums of stored cells, and what is complete |
 //! | [`standing`] | how long an answer lasts, and whether it is stale |
 //! | `answer` | a body and its standing as a response |
+//! | `formats` | JSON, CSV or Arrow, as the request accepts |
+//! | `series` | counts point by point |
 //! | [`service`] | [`QueryService`], [`router`]: the routes and the limits that hold for all |
 //! | `admission`, `rate` | how many requests at once, and of one client |
 //! | `views`, `video`, `status`, `records`, `imports` | one kind of question each |
@@ -22,6 +24,7 @@ mod admission;
 mod answer;
 pub mod calendar;
 pub mod error;
+mod formats;
 mod imports;
 pub mod metrics;
 pub mod params;
@@ -29,6 +32,7 @@ pub mod plan;
 mod rate;
 pub mod read;
 mod records;
+mod series;
 pub mod service;
 pub mod standing;
 mod status;

@@ -78,7 +78,7 @@ impl RangeQuery {
 /// # Errors
 /// A 400 problem that names the parameter and what it may be.
 pub fn parse(query_string: &str, now: Millis) -> Result<RangeQuery, Problem> {
-    let given = Params::read(query_string, &["start", "end", "step", "tz", "metric"])?;
+    let given = Params::read(query_string, &["start", "end", "step", "tz", "metric", "format"])?;
     let end = match given.get("end") {
         Some(text) => minute_up("end", parse_time("end", text)?)?,
         None => minute_up("end", now.plus(1))?,
@@ -211,7 +211,7 @@ pub fn parse_zone(text: &str) -> Result<Tz, Problem> {
     })
 }
 
-fn choice<T: Copy>(name: &str, text: &str, choices: &[(&'static str, T)]) -> Result<T, Problem> {
+pub(crate) fn choice<T: Copy>(name: &str, text: &str, choices: &[(&'static str, T)]) -> Result<T, Problem> {
     choices.iter().find(|(known, _)| *known == text).map(|(_, value)| *value).ok_or_else(|| {
         let known: Vec<&str> = choices.iter().map(|(known, _)| *known).collect();
         Problem::bad_parameter(name, format!("{name} {} is none of {}", shown(text), known.join(", ")))

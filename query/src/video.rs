@@ -21,8 +21,8 @@ use crate::answer::Answer;
 use crate::calendar::{rfc3339, today};
 use crate::error::QueryError;
 use crate::params::{Params, parse_zone};
+use crate::series::Count;
 use crate::service::{MAX_BODY_BYTES, QueryService, path_id};
-use crate::views::Count;
 
 /// The longest title or name, in bytes.
 const MAX_NAME_BYTES: usize = 1_024;

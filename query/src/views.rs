@@ -7,116 +7,127 @@ use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
+use axum::response::Response;
 use schemas::{Dimension, Entity, Millis, Minute};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::answer::Answer;
-use crate::calendar::{boundaries, rfc3339};
+use crate::calendar::boundaries;
 use crate::error::QueryError;
+use crate::formats::{Format, Table, Tabular};
 use crate::params::{RangeQuery, parse};
 use crate::read::Sums;
+use crate::series::{Series, Time, point_columns, point_fields};
 use crate::service::{QueryService, path_id};
-
-/// The largest number that every JSON parser reads exactly.
-const MAX_EXACT: u64 = 1 << 53;
-
-/// A count in JSON: a number up to 2^53 (with or without sign), a string above.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Count(pub(crate) i64);
-
-impl Serialize for Count {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.0.unsigned_abs() <= MAX_EXACT { serializer.serialize_i64(self.0) } else { serializer.collect_str(&self.0) }
-    }
-}
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Views {
     entity: Entity,
-    start: String,
-    end: String,
+    #[serde(flatten)]
+    range: Range,
+    #[serde(flatten)]
+    series: Series,
+    complete_through: Option<Time>,
+}
+
+/// What was asked for, as it was understood.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Range {
+    start: Time,
+    end: Time,
     step: &'static str,
     tz: &'static str,
     metric: &'static str,
-    total: Count,
-    points: Vec<Point>,
-    complete_through: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
-struct Point {
-    start: String,
-    views: Count,
-    complete: bool,
-    r#final: bool,
+impl Range {
+    pub(crate) fn of(query: &RangeQuery) -> Self {
+        Self {
+            start: Time(query.start, query.tz),
+            end: Time(query.end, query.tz),
+            step: query.step.as_str(),
+            tz: query.zone().name(),
+            metric: query.metric.as_str(),
+        }
+    }
+
+    /// Says of a table what was asked for.
+    pub(crate) fn describe(&self, table: Table) -> Table {
+        let said = [("step", self.step), ("tz", self.tz), ("metric", self.metric)];
+        let table = table.with("start", Some(self.start.to_string())).with("end", Some(self.end.to_string()));
+        said.into_iter().fold(table, |table, (key, value)| table.with(key, Some(value)))
+    }
+}
+
+impl Tabular for Views {
+    fn table(&self) -> Table {
+        let tz = self.range.start.zone();
+        let table = Table::new(file_name(&self.entity, "views"), point_fields(tz), point_columns(tz, self.series.points.iter().map(Some)));
+        let table = table.with("dimension", Some(dimension_name(self.entity.dimension))).with("id", Some(&*self.entity.id));
+        self.range
+            .describe(table)
+            .with("total", Some(self.series.total.0.to_string()))
+            .with("complete_through", self.complete_through.map(|at| at.to_string()))
+    }
+}
+
+/// What the file of a table about an entity is called.
+pub(crate) fn file_name(entity: &Entity, what: &str) -> String {
+    match entity.dimension {
+        Dimension::Site => format!("site-{what}"),
+        dimension => format!("{}-{}-{what}", dimension_name(dimension), entity.id),
+    }
+}
+
+/// As in requests and answers.
+pub(crate) const fn dimension_name(dimension: Dimension) -> &'static str {
+    match dimension {
+        Dimension::Video => "video",
+        Dimension::Space => "space",
+        Dimension::Site => "site",
+    }
 }
 
 pub(crate) async fn of_video(
     State(service): State<Arc<QueryService>>,
     id: Result<Path<String>, PathRejection>,
     RawQuery(query): RawQuery,
-) -> Result<Answer<Views>, QueryError> {
-    answer(&service, Entity::new(Dimension::Video, &path_id("video", id)?), query.as_deref()).await
+    format: Format,
+) -> Result<Response, QueryError> {
+    answer(&service, Entity::new(Dimension::Video, &path_id("video", id)?), query.as_deref(), format).await
 }
 
 pub(crate) async fn of_space(
     State(service): State<Arc<QueryService>>,
     id: Result<Path<String>, PathRejection>,
     RawQuery(query): RawQuery,
-) -> Result<Answer<Views>, QueryError> {
-    answer(&service, Entity::new(Dimension::Space, &path_id("space", id)?), query.as_deref()).await
+    format: Format,
+) -> Result<Response, QueryError> {
+    answer(&service, Entity::new(Dimension::Space, &path_id("space", id)?), query.as_deref(), format).await
 }
 
-pub(crate) async fn of_site(State(service): State<Arc<QueryService>>, RawQuery(query): RawQuery) -> Result<Answer<Views>, QueryError> {
-    answer(&service, Entity::site(), query.as_deref()).await
+pub(crate) async fn of_site(
+    State(service): State<Arc<QueryService>>,
+    RawQuery(query): RawQuery,
+    format: Format,
+) -> Result<Response, QueryError> {
+    answer(&service, Entity::site(), query.as_deref(), format).await
 }
 
-async fn answer(service: &QueryService, entity: Entity, query: Option<&str>) -> Result<Answer<Views>, QueryError> {
+async fn answer(service: &QueryService, entity: Entity, query: Option<&str>, format: Format) -> Result<Response, QueryError> {
     let now = Millis::now();
     let query = parse(query.unwrap_or_default(), now)?;
     let bounds = boundaries(query.step, query.zone(), query.start, query.end, service.limits.points)?;
     let ranges: Vec<(Minute, Minute)> = bounds.iter().copied().zip(bounds.iter().skip(1).copied()).collect();
     let sums = service.sums(&entity, &ranges, now).await?;
-    Ok(Answer { standing: sums.standing, body: views(entity, &query, &ranges, &sums) })
+    Answer { standing: sums.standing, body: views(entity, &query, &ranges, &sums) }.respond(format)
 }
 
 fn views(entity: Entity, query: &RangeQuery, ranges: &[(Minute, Minute)], sums: &Sums) -> Views {
-    let shown = |at: Minute| rfc3339(at, query.tz);
-    let values: Vec<i64> = sums.counts.iter().map(|counts| query.metric.of(*counts)).collect();
-    let point = |((start, end), views): (&(Minute, Minute), &i64)| Point {
-        start: shown(*start),
-        views: Count(*views),
-        complete: sums.marks.is_complete(*end),
-        r#final: sums.marks.is_final(*end),
-    };
     Views {
         entity,
-        start: shown(query.start),
-        end: shown(query.end),
-        step: query.step.as_str(),
-        tz: query.zone().name(),
-        metric: query.metric.as_str(),
-        total: Count(values.iter().fold(0, |sum, views| sum.wrapping_add(*views))),
-        points: ranges.iter().zip(&values).map(point).collect(),
-        complete_through: sums.marks.complete_through.map(|through| shown(Minute::of(through))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counts_are_numbers_as_long_as_every_parser_reads_them_exactly() {
-        for (count, json) in [
-            (0, "0"),
-            (-7, "-7"),
-            (1 << 53, "9007199254740992"),
-            ((1 << 53) + 1, "\"9007199254740993\""),
-            (-(1 << 53) - 1, "\"-9007199254740993\""),
-            (i64::MIN, "\"-9223372036854775808\""),
-        ] {
-            assert_eq!(serde_json::to_string(&Count(count)).unwrap(), json);
-        }
+        range: Range::of(query),
+        series: Series::new(ranges, sums, 0, &sums.marks, query.metric, query.tz),
+        complete_through: sums.marks.complete_through.map(|through| Time(Minute::of(through), query.tz)),
     }
 }

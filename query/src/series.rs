@@ -1,0 +1,117 @@
+//! A series: counts point by point, as JSON and as a table.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, Int64Array};
+use arrow::datatypes::Field;
+use chrono_tz::Tz;
+use schemas::Minute;
+use serde::{Serialize, Serializer};
+
+use crate::calendar::rfc3339;
+use crate::formats::{count, flag, time, times};
+use crate::params::Metric;
+use crate::read::{Sums, Watermarks};
+
+/// The largest number that every JSON parser reads exactly.
+const MAX_EXACT: u64 = 1 << 53;
+
+/// A count in JSON: a number up to 2^53 (with or without sign), a string above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Count(pub(crate) i64);
+
+impl Serialize for Count {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0.unsigned_abs() <= MAX_EXACT { serializer.serialize_i64(self.0) } else { serializer.collect_str(&self.0) }
+    }
+}
+
+/// A minute in JSON: RFC 3339, in UTC or with a zone's offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Time(pub(crate) Minute, pub(crate) Option<Tz>);
+
+impl Time {
+    /// The zone in which it is shown.
+    pub(crate) fn zone(self) -> Tz {
+        self.1.unwrap_or(Tz::UTC)
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&rfc3339(self.0, self.1))
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&rfc3339(self.0, self.1))
+    }
+}
+
+/// Counts over a time range.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Series {
+    pub(crate) total: Count,
+    pub(crate) points: Vec<Point>,
+}
+
+/// Counts from `start` to the start of the next point, or the end of the range.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Point {
+    start: Time,
+    views: Count,
+    complete: bool,
+    r#final: bool,
+}
+
+impl Series {
+    /// The series of the half-open `ranges`, whose counts are at `first` and after in `sums`.
+    pub(crate) fn new(ranges: &[(Minute, Minute)], sums: &Sums, first: usize, marks: &Watermarks, metric: Metric, tz: Option<Tz>) -> Self {
+        let counts = sums.counts.iter().skip(first).map(|counts| metric.of(*counts));
+        let point = |((start, end), views): (&(Minute, Minute), i64)| Point {
+            start: Time(*start, tz),
+            views: Count(views),
+            complete: marks.is_complete(*end),
+            r#final: marks.is_final(*end),
+        };
+        let points: Vec<Point> = ranges.iter().zip(counts).map(point).collect();
+        Self { total: Count(points.iter().fold(0, |sum, point| sum.wrapping_add(point.views.0))), points }
+    }
+}
+
+/// The columns of a table of points.
+pub(crate) fn point_fields(tz: Tz) -> Vec<Field> {
+    vec![time("start", tz), count("views"), flag("complete"), flag("final")]
+}
+
+/// The points as columns; where there is no point there is nothing in its row.
+pub(crate) fn point_columns<'a>(tz: Tz, points: impl Iterator<Item = Option<&'a Point>> + Clone) -> Vec<ArrayRef> {
+    let points = || points.clone();
+    vec![
+        times(tz, points().map(|point| point.map(|point| point.start.0))),
+        Arc::new(points().map(|point| point.map(|point| point.views.0)).collect::<Int64Array>()),
+        Arc::new(points().map(|point| point.map(|point| point.complete)).collect::<BooleanArray>()),
+        Arc::new(points().map(|point| point.map(|point| point.r#final)).collect::<BooleanArray>()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_numbers_as_long_as_every_parser_reads_them_exactly() {
+        for (count, json) in [
+            (0, "0"),
+            (-7, "-7"),
+            (1 << 53, "9007199254740992"),
+            ((1 << 53) + 1, "\"9007199254740993\""),
+            (-(1 << 53) - 1, "\"-9007199254740993\""),
+            (i64::MIN, "\"-9223372036854775808\""),
+        ] {
+            assert_eq!(serde_json::to_string(&Count(count)).unwrap(), json);
+        }
+    }
+}
