@@ -15,6 +15,7 @@
     reason = "claims fail by panicking; only tests call them"
 )]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -23,7 +24,7 @@ use schemas::{
     Tally, Tier,
 };
 
-use crate::store::{CountStore, ImportProgress, Slice, SliceRow, VideoInfo};
+use crate::store::{BucketPage, BucketRow, CountStore, ImportProgress, Slice, SliceRow, SpaceInfo, Touched, VideoInfo};
 
 /// The largest offset and count.
 const MOST: u64 = i64::MAX.cast_unsigned();
@@ -47,9 +48,14 @@ pub async fn all(fresh: impl AsyncFn() -> Store) {
     a_slice_is_its_buckets_and_no_other(fresh().await).await;
     a_slice_comes_by_bucket_then_source(fresh().await).await;
     slices_of_nothing_are_empty(fresh().await).await;
+    hours_and_days_of_videos_and_spaces_are_kept_by_bucket_too(fresh().await).await;
+    pages_of_a_bucket_come_in_the_order_of_the_ids_bytes(fresh().await).await;
+    a_page_is_of_one_bucket_dimension_and_source(fresh().await).await;
+    a_bucket_holds_the_longest_names_with_marks(fresh().await).await;
+    touched_days_keep_the_highest_stamp(fresh().await).await;
     concurrent_writers_end_with_the_highest_stamp(fresh().await).await;
     checkpoints_keep_the_highest_stamp(fresh().await).await;
-    videos_and_imports_keep_the_last_write(fresh().await).await;
+    videos_spaces_and_imports_keep_the_last_write(fresh().await).await;
     a_filled_store_reads_back(fresh().await).await;
 }
 
@@ -58,7 +64,10 @@ pub async fn what_was_never_written_is_none(store: Store) {
     assert_eq!(store.read_cells(vec![minute("v", 0, 0), hour("v", 0, 0)]).await.unwrap(), [None, None]);
     assert_eq!(store.read_checkpoints().await.unwrap(), []);
     assert_eq!(store.read_video("v".into()).await.unwrap(), None);
+    assert_eq!(store.read_space("s".into()).await.unwrap(), None);
     assert_eq!(store.read_import("0f".into()).await.unwrap(), None);
+    assert_eq!(store.read_touched().await.unwrap(), []);
+    assert_eq!(store.read_bucket(page(Dimension::Video, Tier::Hour.bucket(Minute(0)), 0)).await.unwrap(), []);
     store.write_rows(Arc::new(vec![(minute("v", 0, 0), row(1, 1))])).await.unwrap();
     let neighbours = vec![minute("v", 1, 0), minute("v", 0, 1), minute("w", 0, 0), hour("v", 0, 0), space("v", 0)];
     assert_eq!(store.read_cells(neighbours).await.unwrap(), [None; 5]);
@@ -148,6 +157,7 @@ pub async fn of_all_rows_of_a_cell_the_highest_stamp_stays_in_whatever_calls_the
         store.write_rows(Arc::new(rows)).await.unwrap();
         let read: Vec<_> = store.read_cells(keys.clone()).await.unwrap();
         assert_eq!(read, expected.iter().map(|stamp| stamp.map(|stamp| row(stamp, stamp))).collect::<Vec<_>>(), "call {call}");
+        assert_kept_by_bucket(&store, &keys).await;
     }
 }
 
@@ -232,6 +242,102 @@ pub async fn slices_of_nothing_are_empty(store: Store) {
     }
 }
 
+/// The same rows, and those alone: no minutes, no years, nothing of the site. A lower stamp replaces them no more than it does there.
+pub async fn hours_and_days_of_videos_and_spaces_are_kept_by_bucket_too(store: Store) {
+    let rows = odd_rows();
+    store.write_rows(Arc::new(rows.clone())).await.unwrap();
+    let keys: Vec<_> = rows.iter().map(|(key, _)| key.clone()).collect();
+    assert_kept_by_bucket(&store, &keys).await;
+    let lower = |(key, written): &(CellKey, StoredRow)| (key.clone(), StoredRow { stamp: Stamp(written.stamp.0 - 1), ..row(0, 77) });
+    store.write_rows(Arc::new(rows.iter().map(lower).collect())).await.unwrap();
+    assert_kept_by_bucket(&store, &keys).await;
+    let higher = |(key, written): &(CellKey, StoredRow)| (key.clone(), row(written.stamp.0 + 1, 78));
+    store.write_rows(Arc::new(rows.iter().map(higher).collect())).await.unwrap();
+    assert_kept_by_bucket(&store, &keys).await;
+}
+
+/// By bytes and not by any alphabet; behind any id, also one that is not there, and through pages of any length.
+pub async fn pages_of_a_bucket_come_in_the_order_of_the_ids_bytes(store: Store) {
+    let mut ids = ["a", "ab", "a b", "A", "b", "a\u{e9}", "\u{10ffff}", " ", "~", "\u{e9}", "\u{ffff}"].map(str::to_owned).to_vec();
+    ids.extend((0..5_020).map(|n| format!("v{n}")));
+    store.write_rows(Arc::new((0i64..).zip(&ids).map(|(n, id)| (hour(id, 0, 0), row(n, n))).collect())).await.unwrap();
+    let mut expected: Vec<_> = (0i64..).zip(ids).map(|(n, id)| BucketRow { id: id.as_str().into(), stored: row(n, n) }).collect();
+    expected.sort_by(|a, b| a.id.as_bytes().cmp(b.id.as_bytes()));
+    let first = page(Dimension::Video, Tier::Hour.bucket(Minute(0)), 0);
+    for limit in [1_000, 5_000, 5_031, 6_000, usize::MAX] {
+        let (mut read, mut after) = (Vec::new(), None);
+        loop {
+            let rows = store.read_bucket(BucketPage { after, limit, ..first.clone() }).await.unwrap();
+            let is_last = rows.len() < limit;
+            read.extend(rows);
+            if is_last {
+                break;
+            }
+            after = read.last().map(|row| Arc::clone(&row.id));
+        }
+        assert_eq!(read, expected, "{limit}");
+    }
+    let from = |after: &str, limit| BucketPage { after: Some(after.into()), limit, ..first.clone() };
+    assert_eq!(
+        store.read_bucket(from("a", 2)).await.unwrap(),
+        expected.iter().filter(|row| &*row.id > "a").take(2).cloned().collect::<Vec<_>>()
+    );
+    assert_eq!(store.read_bucket(from("a", 0)).await.unwrap(), []);
+    assert_eq!(
+        store.read_bucket(from("v9999", 10)).await.unwrap(),
+        expected.iter().filter(|row| &*row.id > "v9999").cloned().collect::<Vec<_>>()
+    );
+    assert_eq!(store.read_bucket(from("\u{10ffff}", 10)).await.unwrap(), []);
+}
+
+/// No row of a neighbour in any of them.
+pub async fn a_page_is_of_one_bucket_dimension_and_source(store: Store) {
+    let mut rows = Vec::new();
+    for dimension in [Dimension::Video, Dimension::Space] {
+        for bucket in [Tier::Hour, Tier::Day].into_iter().flat_map(buckets_around_1970) {
+            for source in [0, 1, 255, 256, LAST_SOURCE.0].map(Source) {
+                let gross = i64::try_from(rows.len()).unwrap();
+                rows.push((CellKey { entity: Entity::new(dimension, "a"), bucket, source }, row(1, gross)));
+            }
+        }
+    }
+    store.write_rows(Arc::new(rows.clone())).await.unwrap();
+    for (CellKey { entity, bucket, source }, stored) in rows {
+        let read = store.read_bucket(page(entity.dimension, bucket, source.0)).await.unwrap();
+        assert_eq!(read, [BucketRow { id: entity.id, stored }], "{bucket:?} {source}");
+    }
+}
+
+/// As large as rows can be, in one call: none of it is too much for what the store takes at once.
+pub async fn a_bucket_holds_the_longest_names_with_marks(store: Store) {
+    let marked = |n: i64| {
+        let mut marked = row(n, n);
+        marked.row.mark = Some(Mark { offset: Offset(MOST), since: Counts::VIEW });
+        marked
+    };
+    let rows: Vec<_> = (0..300).map(|n| (hour(&format!("{n:0>128}"), 0, 0), marked(n))).collect();
+    store.write_rows(Arc::new(rows.clone())).await.unwrap();
+    let read = store.read_bucket(page(Dimension::Video, Tier::Hour.bucket(Minute(0)), 0)).await.unwrap();
+    let expected: Vec<_> = rows.into_iter().map(|(key, stored)| BucketRow { id: key.entity.id, stored }).collect();
+    assert_eq!(read, expected);
+}
+
+/// By source and day, every day among them.
+pub async fn touched_days_keep_the_highest_stamp(store: Store) {
+    let touched = |day, stamp: i64| Touched { day, version: Offset(stamp.unsigned_abs() * 2), stamp: Stamp(stamp) };
+    store.write_touched(Source(0), vec![touched(5, 7), touched(-1, 8), touched(Touched::ALL, 9)]).await.unwrap();
+    store.write_touched(LAST_SOURCE, vec![touched(5, 1)]).await.unwrap();
+    store.write_touched(Source(0), Vec::new()).await.unwrap();
+    // Late, twice, and newer.
+    for stamp in [6, 7, 10, 9] {
+        store.write_touched(Source(0), vec![touched(5, stamp)]).await.unwrap();
+    }
+    let mut read = store.read_touched().await.unwrap();
+    read.sort_by_key(|(source, touched)| (*source, touched.day));
+    let expected = [touched(Touched::ALL, 9), touched(-1, 8), touched(5, 10)].map(|touched| (Source(0), touched));
+    assert_eq!(read, [&expected[..], &[(LAST_SOURCE, touched(5, 1))]].concat());
+}
+
 /// Owners and zombies at once, each with its own order.
 pub async fn concurrent_writers_end_with_the_highest_stamp(store: Store) {
     let key = |cell: i32| if cell % 2 == 0 { minute("v", cell, 0) } else { hour("v", cell * 60, 0) };
@@ -249,6 +355,7 @@ pub async fn concurrent_writers_end_with_the_highest_stamp(store: Store) {
     join_all((0..6).map(writer)).await;
     let rows = store.read_cells((0..40).map(key).collect()).await.unwrap();
     assert_eq!(rows, vec![Some(row(95, 95)); 40]);
+    assert_kept_by_bucket(&store, &(0..40).map(key).collect::<Vec<_>>()).await;
 }
 
 /// As rows do.
@@ -261,7 +368,7 @@ pub async fn checkpoints_keep_the_highest_stamp(store: Store) {
 }
 
 /// Whole, by the name as it was given.
-pub async fn videos_and_imports_keep_the_last_write(store: Store) {
+pub async fn videos_spaces_and_imports_keep_the_last_write(store: Store) {
     let full = video("t\u{1f3ac}\"\\");
     let untitled = VideoInfo { title: None, ..full.clone() };
     for info in [VideoInfo::default(), full.clone(), untitled, full, VideoInfo::default()] {
@@ -274,6 +381,12 @@ pub async fn videos_and_imports_keep_the_last_write(store: Store) {
         assert_eq!(store.read_import("0f".into()).await.unwrap(), Some(progress(events)));
     }
     assert_eq!(store.read_video("0f".into()).await.unwrap(), None);
+    for name in [Some("s\u{1f3ac}\"\\"), None, Some("")] {
+        let info = SpaceInfo { name: name.map(str::to_owned) };
+        store.write_space("0f".into(), info.clone()).await.unwrap();
+        assert_eq!(store.read_space("0f".into()).await.unwrap(), Some(info));
+    }
+    assert_eq!(store.read_space("v \u{e9}".into()).await.unwrap(), None);
 }
 
 async fn a_filled_store_reads_back(store: Store) {
@@ -286,6 +399,7 @@ pub async fn fill(store: Store) {
     store.write_rows(Arc::new(odd_rows())).await.unwrap();
     store.write_checkpoint(Source(3), checkpoint(9, 9)).await.unwrap();
     store.write_video("v".into(), video("t")).await.unwrap();
+    store.write_space("v".into(), SpaceInfo { name: Some("n".into()) }).await.unwrap();
     store.write_import("0f".into(), progress(7)).await.unwrap();
 }
 
@@ -299,6 +413,8 @@ pub async fn is_filled(store: Store) {
     store.write_checkpoint(Source(3), checkpoint(8, 8)).await.unwrap();
     assert_eq!(store.read_checkpoints().await.unwrap(), [(Source(3), checkpoint(9, 9))]);
     assert_eq!(store.read_video("v".into()).await.unwrap(), Some(video("t")));
+    assert_eq!(store.read_space("v".into()).await.unwrap(), Some(SpaceInfo { name: Some("n".into()) }));
+    assert_kept_by_bucket(&store, &odd_rows().into_iter().map(|(key, _)| key).collect::<Vec<_>>()).await;
     assert_eq!(store.read_import("0f".into()).await.unwrap(), Some(progress(7)));
 }
 
@@ -332,6 +448,27 @@ pub fn checkpoint(stamp: i64, next_offset: u64) -> Checkpoint {
         tally: Tally { counted: next_offset, duplicate: 2, ..Tally::default() },
         settings: FoldSettings::default(),
     }
+}
+
+/// Of these cells, all that there are: those that belong there are kept by bucket with the very rows that they have, and no others.
+pub async fn assert_kept_by_bucket(store: &Store, keys: &[CellKey]) {
+    let rows = store.read_cells(keys.to_vec()).await.unwrap();
+    let mut expected = BTreeMap::<_, BTreeMap<_, _>>::new();
+    for (key, stored) in keys.iter().zip(rows) {
+        let here = expected.entry((key.entity.dimension, key.bucket, key.source)).or_default();
+        let belongs = matches!(key.bucket.tier, Tier::Hour | Tier::Day) && key.entity.dimension != Dimension::Site;
+        here.extend(stored.filter(|_| belongs).map(|stored| (Arc::clone(&key.entity.id), stored)));
+    }
+    for ((dimension, bucket, source), rows) in expected {
+        let read = store.read_bucket(page(dimension, bucket, source.0)).await.unwrap();
+        let rows: Vec<_> = rows.into_iter().map(|(id, stored)| BucketRow { id, stored }).collect();
+        assert_eq!(read, rows, "{dimension:?} {bucket:?} {source}");
+    }
+}
+
+/// Everything of a bucket.
+const fn page(dimension: Dimension, bucket: Bucket, source: u32) -> BucketPage {
+    BucketPage { dimension, bucket, source: Source(source), after: None, limit: usize::MAX }
 }
 
 async fn read(store: &Store, key: &CellKey) -> Option<StoredRow> {

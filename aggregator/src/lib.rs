@@ -35,5 +35,5 @@ pub mod worker;
 #[cfg(feature = "cassandra")]
 pub use cassandra::CassandraStore;
 pub use embedded::EmbeddedStore;
-pub use store::{CountStore, ImportProgress, Slice, SliceRow, StoreError, VideoInfo};
+pub use store::{BucketPage, BucketRow, CountStore, ImportProgress, Slice, SliceRow, SpaceInfo, StoreError, Touched, VideoInfo};
 pub use worker::{Backends, Workers};

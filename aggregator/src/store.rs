@@ -1,4 +1,5 @@
-//! The seam to the store of cells: read cells, read a slice of a series, write rows with their versions, checkpoints.
+//! The seam to the store of cells: read cells, a slice of a series or a page of a bucket; write rows with their versions, checkpoints, and
+//! which days changed late.
 //!
 //! Its implementations are [`EmbeddedStore`](crate::EmbeddedStore) and `CassandraStore` (feature `cassandra`); each passes
 //! [`crate::conformance`]. Rows of one cell with equal stamps are equal. A row with a lower stamp never replaces one with a higher, so any write may be repeated, late or reordered.
@@ -6,7 +7,7 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use schemas::{CellKey, Checkpoint, Entity, LogId, Minute, Source, StoredRow, Tier};
+use schemas::{Bucket, CellKey, Checkpoint, Dimension, Entity, LogId, Minute, Offset, Source, Stamp, StoredRow, Tier};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -23,6 +24,13 @@ pub trait CountStore: Send + Sync + 'static {
     /// # Errors
     /// If it cannot be read whole.
     fn read_slice(&self, slice: Slice) -> BoxFuture<'_, Result<Vec<SliceRow>, StoreError>>;
+
+    /// Reads a page of one source's cells of one bucket, by entity id in byte order. Shorter than its limit, it is the last.
+    /// Hour and day cells of videos and spaces are kept so; of others there are none.
+    ///
+    /// # Errors
+    /// If it cannot be read whole.
+    fn read_bucket(&self, page: BucketPage) -> BoxFuture<'_, Result<Vec<BucketRow>, StoreError>>;
 
     /// Writes rows, each unless the store holds one of the same cell with an equal or higher stamp. Resolves when all are durable.
     /// The rows may land one by one in any order; a failed call may have written some. Shared, because a call that failed is repeated.
@@ -43,6 +51,19 @@ pub trait CountStore: Send + Sync + 'static {
     /// If it is not known to be durable.
     fn write_checkpoint(&self, source: Source, checkpoint: Checkpoint) -> BoxFuture<'_, Result<(), StoreError>>;
 
+    /// Announces days of a source whose counts have changed after they were closed, each unless one with an equal or higher stamp is there.
+    /// The rows that changed have been written before: whoever reads the announcement reads them.
+    ///
+    /// # Errors
+    /// If any of them is not known to be there for all readers.
+    fn write_touched(&self, source: Source, days: Vec<Touched>) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// What has been announced in the last [`TOUCHED_TTL_S`] seconds at least, by source and day.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn read_touched(&self) -> BoxFuture<'_, Result<Vec<(Source, Touched)>, StoreError>>;
+
     /// What is known of a video.
     ///
     /// # Errors
@@ -54,6 +75,18 @@ pub trait CountStore: Send + Sync + 'static {
     /// # Errors
     /// If it is not known to be durable.
     fn write_video(&self, video_id: String, info: VideoInfo) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// What is known of a space.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn read_space(&self, space_id: String) -> BoxFuture<'_, Result<Option<SpaceInfo>, StoreError>>;
+
+    /// Sets what is known of a space; the last write stays.
+    ///
+    /// # Errors
+    /// If it is not known to be durable.
+    fn write_space(&self, space_id: String, info: SpaceInfo) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// How far a file, known by the hash of its content, has been imported.
     ///
@@ -101,6 +134,54 @@ pub struct SliceRow {
     pub stored: StoredRow,
 }
 
+/// A part of one source's cells of one bucket.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BucketPage {
+    /// Cells of what.
+    pub dimension: Dimension,
+    /// Of which hour or day.
+    pub bucket: Bucket,
+    /// Whose.
+    pub source: Source,
+    /// Only of entities behind this one; `None` from the first on.
+    pub after: Option<Arc<str>>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// One cell of a bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketRow {
+    /// Whose counts these are: the id in the dimension that was asked for.
+    pub id: Arc<str>,
+    /// Its state.
+    pub stored: StoredRow,
+}
+
+/// Whether a cell is kept by its bucket too, where [`CountStore::read_bucket`] finds it.
+pub const fn is_kept_by_bucket(key: &CellKey) -> bool {
+    matches!(key.bucket.tier, Tier::Hour | Tier::Day) && !matches!(key.entity.dimension, Dimension::Site)
+}
+
+/// An announcement can be read for so many seconds at least. Who has not looked for half as long takes everything for changed.
+pub const TOUCHED_TTL_S: i32 = 600;
+
+/// Minutes of a UTC day have changed after they were closed: late events, imports, corrections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Touched {
+    /// Days since 1970, or [`Touched::ALL`].
+    pub day: i32,
+    /// The offset after the last record that changed them.
+    pub version: Offset,
+    /// The stamp of that record.
+    pub stamp: Stamp,
+}
+
+impl Touched {
+    /// Stands for every day.
+    pub const ALL: i32 = i32::MIN;
+}
+
 /// What is known of a video, set by `PUT /v1/videos/{id}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -117,6 +198,15 @@ pub struct VideoInfo {
     /// When it was published, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published_at: Option<String>,
+}
+
+/// What is known of a space, set by `PUT /v1/spaces/{id}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpaceInfo {
+    /// Its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// How far a file has been imported. Written at barriers, when everything sent before has been acknowledged.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aggregator::{CountStore, ImportProgress, Slice, SliceRow, StoreError, VideoInfo};
+use aggregator::{BucketPage, BucketRow, CountStore, ImportProgress, Slice, SliceRow, SpaceInfo, StoreError, Touched, VideoInfo};
 use futures_util::future::{BoxFuture, pending, ready};
 use schemas::{CellKey, Checkpoint, LogId, Source, StoredRow};
 
@@ -15,6 +15,18 @@ impl CountStore for Discard {
     }
 
     fn read_slice(&self, _: Slice) -> BoxFuture<'_, Result<Vec<SliceRow>, StoreError>> {
+        Box::pin(ready(Ok(Vec::new())))
+    }
+
+    fn read_bucket(&self, _: BucketPage) -> BoxFuture<'_, Result<Vec<BucketRow>, StoreError>> {
+        Box::pin(ready(Ok(Vec::new())))
+    }
+
+    fn write_touched(&self, _: Source, _: Vec<Touched>) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(ready(Ok(())))
+    }
+
+    fn read_touched(&self) -> BoxFuture<'_, Result<Vec<(Source, Touched)>, StoreError>> {
         Box::pin(ready(Ok(Vec::new())))
     }
 
@@ -35,6 +47,14 @@ impl CountStore for Discard {
     }
 
     fn write_video(&self, _: String, _: VideoInfo) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(ready(Ok(())))
+    }
+
+    fn read_space(&self, _: String) -> BoxFuture<'_, Result<Option<SpaceInfo>, StoreError>> {
+        Box::pin(ready(Ok(None)))
+    }
+
+    fn write_space(&self, _: String, _: SpaceInfo) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(ready(Ok(())))
     }
 

@@ -7,7 +7,9 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 
 use aggregator::embedded::StoreOptions;
-use aggregator::{CountStore, EmbeddedStore, ImportProgress, Slice, SliceRow, StoreError, VideoInfo};
+use aggregator::{
+    BucketPage, BucketRow, CountStore, EmbeddedStore, ImportProgress, Slice, SliceRow, SpaceInfo, StoreError, Touched, VideoInfo,
+};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use proptest::prelude::*;
@@ -115,6 +117,15 @@ impl CountStore for Busy {
     fn read_cells(&self, keys: Vec<CellKey>) -> BoxFuture<'_, Result<Vec<Option<StoredRow>>, StoreError>> {
         self.store.read_cells(keys)
     }
+    fn read_bucket(&self, page: BucketPage) -> BoxFuture<'_, Result<Vec<BucketRow>, StoreError>> {
+        self.store.read_bucket(page)
+    }
+    fn write_touched(&self, source: Source, days: Vec<Touched>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.write_touched(source, days)
+    }
+    fn read_touched(&self) -> BoxFuture<'_, Result<Vec<(Source, Touched)>, StoreError>> {
+        self.store.read_touched()
+    }
     fn write_rows(&self, rows: Arc<Vec<(CellKey, StoredRow)>>) -> BoxFuture<'_, Result<(), StoreError>> {
         self.store.write_rows(rows)
     }
@@ -126,6 +137,12 @@ impl CountStore for Busy {
     }
     fn write_video(&self, video_id: String, info: VideoInfo) -> BoxFuture<'_, Result<(), StoreError>> {
         self.store.write_video(video_id, info)
+    }
+    fn read_space(&self, space_id: String) -> BoxFuture<'_, Result<Option<SpaceInfo>, StoreError>> {
+        self.store.read_space(space_id)
+    }
+    fn write_space(&self, space_id: String, info: SpaceInfo) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.write_space(space_id, info)
     }
     fn read_import(&self, content: String) -> BoxFuture<'_, Result<Option<ImportProgress>, StoreError>> {
         self.store.read_import(content)

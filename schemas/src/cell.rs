@@ -7,6 +7,12 @@
 //! minute  dimension  entity \0          minute  source
 //! rollup  dimension  entity \0  tier    bucket  source
 //! ```
+//!
+//! and, once more, the cells of one bucket:
+//!
+//! ```text
+//! bucket  dimension  tier  bucket  source  entity
+//! ```
 
 use std::fmt;
 use std::ops::{Add, AddAssign, Neg, Sub};
@@ -164,6 +170,30 @@ impl CellKey {
         out.extend_from_slice(&self.source.0.to_be_bytes());
     }
 
+    /// Appends the key by bucket.
+    pub fn encode_by_bucket_into(&self, out: &mut Vec<u8>) {
+        put_bucket_prefix(out, self.entity.dimension, self.bucket, self.source);
+        out.extend_from_slice(self.entity.id.as_bytes());
+    }
+
+    /// Reads a key by bucket.
+    ///
+    /// # Errors
+    /// If it is not a key that [`CellKey::encode_by_bucket_into`] writes.
+    pub fn decode_by_bucket(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = Reader::new("cell key by bucket", bytes);
+        let dimension = Dimension::from_code(r.u8()?).ok_or_else(|| r.error("dimension"))?;
+        let tier = Tier::from_code(r.u8()?).ok_or_else(|| r.error("tier"))?;
+        let bucket = Bucket { tier, start: Minute(r.sorted_i32()?) };
+        let source = Source(r.u32()?);
+        if !Bucket::is_aligned(tier, bucket.start) {
+            return Err(r.error("bucket"));
+        }
+        let no_entity = r.error("entity");
+        let Some(id) = std::str::from_utf8(r.rest()).ok().filter(|id| check_id(id).is_ok()) else { return Err(no_entity) };
+        Ok(Self { entity: Entity::new(dimension, id), bucket, source })
+    }
+
     /// Reads a key of the minute table (`minutes`) or of the rollup table.
     ///
     /// # Errors
@@ -188,6 +218,22 @@ impl CellKey {
         r.end()?;
         Ok(Self { entity: Entity::new(dimension, id), bucket: Bucket { tier, start }, source })
     }
+}
+
+/// The part that all keys by bucket share of one source's cells of one bucket.
+pub fn bucket_prefix(dimension: Dimension, bucket: Bucket, source: Source) -> Vec<u8> {
+    let mut key = Vec::with_capacity(MAX_ID_BYTES + BUCKET_PREFIX_BYTES);
+    put_bucket_prefix(&mut key, dimension, bucket, source);
+    key
+}
+
+/// How long [`bucket_prefix`] is.
+pub const BUCKET_PREFIX_BYTES: usize = 10;
+
+fn put_bucket_prefix(out: &mut Vec<u8>, dimension: Dimension, bucket: Bucket, source: Source) {
+    out.extend_from_slice(&[dimension.code(), bucket.tier.code()]);
+    out.extend_from_slice(&sorted_i32(bucket.start.0));
+    out.extend_from_slice(&source.0.to_be_bytes());
 }
 
 /// The part of a key that all buckets of one entity and tier share.

@@ -97,6 +97,11 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(text).map_err(|_| self.error("text"))
     }
 
+    /// All that is left.
+    pub(crate) const fn rest(self) -> &'a [u8] {
+        self.rest
+    }
+
     pub(crate) fn end(self) -> Result<(), CodecError> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.length()) }
     }

@@ -11,7 +11,7 @@ use scylla::statement::prepared::PreparedStatement;
 
 use super::error::Failure;
 use super::row::{self, MinuteRow, RollupRow, Stored, day_of};
-use super::{Inner, ttl};
+use super::{Inner, by_bucket, ttl};
 use crate::store::{Slice, SliceRow, StoreError};
 
 /// So many rows of one partition go in one mutation: about 25 KB, far below what servers refuse.
@@ -35,9 +35,24 @@ impl<'a> Partition<'a> {
             Tier::Hour | Tier::Day | Tier::Year => Self::Rollups(&key.entity),
         }
     }
+
+    const fn table(self) -> Table {
+        match self {
+            Self::Minutes(..) => Table::Minutes,
+            Self::Rollups(_) => Table::Rollups,
+        }
+    }
 }
 
-type Cell<'a> = &'a (CellKey, StoredRow);
+pub(super) type Cell<'a> = &'a (CellKey, StoredRow);
+
+/// Where rows are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Table {
+    Minutes,
+    Rollups,
+    ByBucket,
+}
 
 /// The rows to write, in parts that each lie in one partition. Of several rows of one cell the highest stamp stays.
 fn batches(rows: &[(CellKey, StoredRow)]) -> Vec<(Partition<'_>, Vec<Cell<'_>>)> {
@@ -46,6 +61,14 @@ fn batches(rows: &[(CellKey, StoredRow)]) -> Vec<(Partition<'_>, Vec<Cell<'_>>)>
     let cells = sorted.chunk_by(|(_, a), (_, b)| a.0 == b.0).filter_map(<[_]>::last).copied().collect::<Vec<_>>();
     let partitions = cells.chunk_by(|a, b| a.0 == b.0).flat_map(|partition| partition.chunks(ROWS_PER_BATCH));
     partitions.filter_map(|part| part.first().map(|(partition, _)| (*partition, part.iter().map(|(_, cell)| *cell).collect()))).collect()
+}
+
+/// The mutations that write rows: those of their cells, and those of the hour and day cells once more by bucket.
+fn mutations(rows: &[(CellKey, StoredRow)]) -> Vec<(Table, Vec<Cell<'_>>)> {
+    let batches = batches(rows);
+    let again = by_bucket::parts(batches.iter().flat_map(|(_, cells)| cells.iter().copied()), ROWS_PER_BATCH);
+    let again = again.into_iter().map(|cells| (Table::ByBucket, cells));
+    batches.into_iter().map(|(partition, cells)| (partition.table(), cells)).chain(again).collect()
 }
 
 /// The keys to read, in parts that each lie in one partition, each key with its place in the call.
@@ -59,22 +82,23 @@ fn questions(keys: &[CellKey]) -> Vec<(Partition<'_>, Vec<(usize, &CellKey)>)> {
 impl Inner {
     pub(super) async fn write_rows(&self, rows: &[(CellKey, StoredRow)]) -> Result<(), StoreError> {
         let now = Millis::now();
-        self.writes.run(batches(rows), |(partition, cells)| self.write_batch(partition, cells, now)).await.map(drop)
+        self.writes.run(mutations(rows), |(table, cells)| self.write_batch(table, cells, now)).await.map(drop)
     }
 
     /// Writes rows of one partition: one mutation, each row under its own timestamp and with its own time to live.
-    async fn write_batch(&self, partition: Partition<'_>, cells: Vec<Cell<'_>>, now: Millis) -> Result<(), Failure> {
+    async fn write_batch(&self, table: Table, cells: Vec<Cell<'_>>, now: Millis) -> Result<(), Failure> {
         let ttl = |key: &CellKey| ttl::seconds(&self.settings, key.bucket.tier, now);
         let refused = |error| Failure { error, overload: false };
         let statements = &self.statements;
-        match partition {
-            Partition::Minutes(..) => {
+        match table {
+            Table::Minutes => {
                 let values = cells.iter().map(|(key, stored)| row::minute_values(key, stored, ttl(key))).collect::<Result<Vec<_>, _>>();
                 self.write_values(&statements.write_minute, values.map_err(refused)?).await
             }
-            Partition::Rollups(_) => {
+            Table::Rollups | Table::ByBucket => {
                 let values = cells.iter().map(|(key, stored)| row::rollup_values(key, stored, ttl(key))).collect::<Result<Vec<_>, _>>();
-                self.write_values(&statements.write_rollup, values.map_err(refused)?).await
+                let statement = if table == Table::Rollups { &statements.write_rollup } else { &statements.write_by_bucket };
+                self.write_values(statement, values.map_err(refused)?).await
             }
         }
     }
@@ -113,10 +137,12 @@ impl Inner {
         let rows = match partition {
             Partition::Minutes(entity, day) => {
                 let cells: Vec<_> = cells.into_iter().map(|(_, start, source)| (start, source)).collect();
-                self.rows::<MinuteRow>(&statements.read_minutes, (row::dimension(entity.dimension), &*entity.id, day, cells), &what).await?
+                self.rows::<MinuteRow, Stored>(&statements.read_minutes, (row::dimension(entity.dimension), &*entity.id, day, cells), &what)
+                    .await?
             }
             Partition::Rollups(entity) => {
-                self.rows::<RollupRow>(&statements.read_rollups, (row::dimension(entity.dimension), &*entity.id, cells), &what).await?
+                self.rows::<RollupRow, Stored>(&statements.read_rollups, (row::dimension(entity.dimension), &*entity.id, cells), &what)
+                    .await?
             }
         };
         let mut found = HashMap::with_capacity(rows.len());
@@ -142,10 +168,11 @@ impl Inner {
                 let detail = format!("{what}: minutes of more than {MOST_DAYS} days are asked for at once; ask for hours, or for less");
                 return Err(StoreError::Failed(detail));
             }
-            let read = |day| self.rows::<MinuteRow>(&statements.slice_minutes, (dimension, id, day, start.0, end.0), &what);
+            let read = |day| self.rows::<MinuteRow, Stored>(&statements.slice_minutes, (dimension, id, day, start.0, end.0), &what);
             self.reads.run(first..=last, read).await?
         } else {
-            let read = |()| self.rows::<RollupRow>(&statements.slice_rollups, (dimension, id, row::tier(*tier), start.0, end.0), &what);
+            let read =
+                |()| self.rows::<RollupRow, Stored>(&statements.slice_rollups, (dimension, id, row::tier(*tier), start.0, end.0), &what);
             self.reads.run([()], read).await?
         };
         let decode = |row: Stored| Ok(SliceRow { start: Minute(row.start), source: row.source(&what)?, stored: row.decode(*tier, &what)? });
@@ -153,9 +180,9 @@ impl Inner {
     }
 
     /// All rows of an answer, page by page.
-    async fn rows<R>(&self, statement: &PreparedStatement, values: impl SerializeRow, what: &str) -> Result<Vec<Stored>, Failure>
+    pub(super) async fn rows<R, T>(&self, statement: &PreparedStatement, values: impl SerializeRow, what: &str) -> Result<Vec<T>, Failure>
     where
-        R: for<'f> DeserializeRow<'f, 'f> + Into<Stored>,
+        R: for<'f> DeserializeRow<'f, 'f> + Into<T>,
     {
         let (mut rows, mut state) = (Vec::new(), PagingState::start());
         loop {

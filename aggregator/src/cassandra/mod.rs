@@ -13,6 +13,8 @@
 //! | `session`, `tls` | connecting; consistency, patience, data centre |
 //! | `statements` | the prepared statements |
 //! | `cells` | writing and reading cells, a partition at a time |
+//! | `by_bucket` | hour and day cells once more, by bucket |
+//! | `touched` | which days have changed after they were closed |
 //! | `row`, `checkpoint`, `notes` | rows as bound values and back |
 //! | `ttl` | how long a row lives. Pure |
 //! | `gate`, `limit` | how many requests at once: as many as the cluster bears |
@@ -21,6 +23,7 @@
 //! Invariants: what was acknowledged was acknowledged by a quorum, and a read asks a quorum; no null is ever bound; a request that failed may
 //! be repeated.
 
+mod by_bucket;
 mod cells;
 mod checkpoint;
 mod error;
@@ -35,6 +38,7 @@ mod schema;
 mod session;
 mod statements;
 mod tls;
+mod touched;
 mod ttl;
 
 use std::sync::Arc;
@@ -46,7 +50,7 @@ use scylla::client::session::Session;
 pub use migrate::migrate;
 pub use options::{CassandraOptions, DEFAULT_KEYSPACE, MigratePlan, TlsFiles};
 
-use crate::store::{CountStore, ImportProgress, Slice, SliceRow, StoreError, VideoInfo};
+use crate::store::{BucketPage, BucketRow, CountStore, ImportProgress, Slice, SliceRow, SpaceInfo, StoreError, Touched, VideoInfo};
 use gate::Gate;
 use limit::Limit;
 use statements::Statements;
@@ -110,6 +114,10 @@ impl CountStore for CassandraStore {
         Box::pin(async move { self.0.read_slice(&slice).await })
     }
 
+    fn read_bucket(&self, page: BucketPage) -> BoxFuture<'_, Result<Vec<BucketRow>, StoreError>> {
+        Box::pin(async move { self.0.read_bucket(&page).await })
+    }
+
     fn write_rows(&self, rows: Arc<Vec<(CellKey, StoredRow)>>) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move { self.0.write_rows(&rows).await })
     }
@@ -122,12 +130,28 @@ impl CountStore for CassandraStore {
         Box::pin(async move { self.0.write_checkpoint(source, &checkpoint).await })
     }
 
+    fn write_touched(&self, source: Source, days: Vec<Touched>) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move { self.0.write_touched(source, &days).await })
+    }
+
+    fn read_touched(&self) -> BoxFuture<'_, Result<Vec<(Source, Touched)>, StoreError>> {
+        Box::pin(self.0.read_touched())
+    }
+
     fn read_video(&self, video_id: String) -> BoxFuture<'_, Result<Option<VideoInfo>, StoreError>> {
         Box::pin(async move { self.0.read_video(&video_id).await })
     }
 
     fn write_video(&self, video_id: String, info: VideoInfo) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move { self.0.write_video(&video_id, &info).await })
+    }
+
+    fn read_space(&self, space_id: String) -> BoxFuture<'_, Result<Option<SpaceInfo>, StoreError>> {
+        Box::pin(async move { self.0.read_space(&space_id).await })
+    }
+
+    fn write_space(&self, space_id: String, info: SpaceInfo) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move { self.0.write_space(&space_id, &info).await })
     }
 
     fn read_import(&self, content: String) -> BoxFuture<'_, Result<Option<ImportProgress>, StoreError>> {

@@ -1,6 +1,6 @@
-//! What is known of videos and of imports: small rows, the last write stays.
+//! What is known of videos, spaces and imports: small rows, the last write stays.
 //!
-//! A field of a video that is not given is left unset, not null. Then what an earlier write left in it is older than `updated_at`, which every
+//! A field of a video or a space that is not given is left unset, not null. Then what an earlier write left in it is older than `updated_at`, which every
 //! write sets, and does not count.
 
 use schemas::Millis;
@@ -12,7 +12,7 @@ use scylla::value::MaybeUnset;
 use super::Inner;
 use super::error::{Failure, damaged};
 use super::row::bigint;
-use crate::store::{ImportProgress, StoreError, VideoInfo};
+use crate::store::{ImportProgress, SpaceInfo, StoreError, VideoInfo};
 
 #[derive(DeserializeRow)]
 struct StoredVideo {
@@ -54,6 +54,19 @@ impl Inner {
         let given = |field: &'_ Option<String>| field.clone().map_or(MaybeUnset::Unset, MaybeUnset::Set);
         let values = (video_id, given(title), given(space_id), given(space_name), given(published_at), Millis::now().0);
         self.session.execute_unpaged(&self.statements.write_video, values).await.map_err(Failure::from)?;
+        Ok(())
+    }
+
+    pub(super) async fn read_space(&self, space_id: &str) -> Result<Option<SpaceInfo>, StoreError> {
+        type Stored = (Option<String>, Option<i64>, Option<i64>);
+        let what = format!("space {space_id}");
+        let stored = self.note::<Stored>(&self.statements.read_space, (space_id,), &what).await?;
+        Ok(stored.map(|(name, name_at, updated_at)| SpaceInfo { name: name.filter(|_| name_at == updated_at) }))
+    }
+
+    pub(super) async fn write_space(&self, space_id: &str, info: &SpaceInfo) -> Result<(), StoreError> {
+        let values = (space_id, MaybeUnset::from_option(info.name.as_deref()), Millis::now().0);
+        self.session.execute_unpaged(&self.statements.write_space, values).await.map_err(Failure::from)?;
         Ok(())
     }
 

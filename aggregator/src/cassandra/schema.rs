@@ -9,7 +9,7 @@
 //! Compression is the servers' default, LZ4: a day of minutes is one or two of its chunks.
 
 /// The newest schema that this program knows.
-pub(super) const VERSION: i32 = 1;
+pub(super) const VERSION: i32 = 2;
 
 /// What the statements depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,13 +57,15 @@ pub(super) fn create_meta(keyspace: &str) -> String {
 pub(super) fn step(to: i32, keyspace: &str, flavour: &Flavour) -> Vec<String> {
     match to {
         1 => tables(keyspace, flavour),
+        2 => lists_and_announcements(keyspace, flavour),
         _ => Vec::new(),
     }
 }
 
+const COUNTS: &str = "gross bigint, valid bigint, engaged bigint, version bigint";
+const MARK: &str = "mark bigint, since_gross bigint, since_valid bigint, since_engaged bigint";
+
 fn tables(keyspace: &str, flavour: &Flavour) -> Vec<String> {
-    let counts = "gross bigint, valid bigint, engaged bigint, version bigint";
-    let mark = "mark bigint, since_gross bigint, since_valid bigint, since_engaged bigint";
     // Nothing is ever deleted: cells go by their time to live alone, which passes on all replicas at once, so their tombstones need to
     // outlive hints (3 h) only. Cells are written near their stamps, so a window's files expire whole.
     let windows = "{'class': 'TimeWindowCompactionStrategy', 'compaction_window_unit': 'DAYS', 'compaction_window_size': 3}";
@@ -71,14 +73,14 @@ fn tables(keyspace: &str, flavour: &Flavour) -> Vec<String> {
     vec![
         format!(
             "CREATE TABLE IF NOT EXISTS {keyspace}.views_by_minute (
-                dimension text, entity text, day int, minute int, source int, {counts}, {mark},
+                dimension text, entity text, day int, minute int, source int, {COUNTS}, {MARK},
                 PRIMARY KEY ((dimension, entity, day), minute, source)
              ) WITH CLUSTERING ORDER BY (minute ASC, source ASC) AND compaction = {windows} AND gc_grace_seconds = 86400
              AND comment = 'counts by minute; day and minute count from 1970'"
         ),
         format!(
             "CREATE TABLE IF NOT EXISTS {keyspace}.views_rollup (
-                dimension text, entity text, tier text, bucket int, source int, {counts}, through bigint, {mark},
+                dimension text, entity text, tier text, bucket int, source int, {COUNTS}, through bigint, {MARK},
                 PRIMARY KEY ((dimension, entity), tier, bucket, source)
              ) WITH CLUSTERING ORDER BY (tier ASC, bucket ASC, source ASC) AND compaction = {levels}
              AND comment = 'counts by hour, day and year; bucket is its first minute since 1970, through is Unix ms'"
@@ -98,6 +100,33 @@ fn tables(keyspace: &str, flavour: &Flavour) -> Vec<String> {
             "CREATE TABLE IF NOT EXISTS {keyspace}.imports (
                 content text PRIMARY KEY, file text, mapping text, events bigint, ends frozen<list<bigint>>, complete boolean
              ) WITH comment = 'how far each file, by the hash of its content, is imported'"
+        ),
+    ]
+}
+
+fn lists_and_announcements(keyspace: &str, flavour: &Flavour) -> Vec<String> {
+    let levels = flavour.rollup_compaction();
+    // Announcements go by their time to live alone, which passes on all replicas at once: nothing can come back when what has expired is
+    // forgotten soon. Short windows, so that the files of a window expire whole and a reader, who asks each second, passes few dead rows.
+    let windows = "{'class': 'TimeWindowCompactionStrategy', 'compaction_window_unit': 'MINUTES', 'compaction_window_size': 10}";
+    vec![
+        format!(
+            "CREATE TABLE IF NOT EXISTS {keyspace}.views_by_bucket (
+                dimension text, tier text, bucket int, source int, entity text, {COUNTS}, through bigint, {MARK},
+                PRIMARY KEY ((dimension, tier, bucket, source), entity)
+             ) WITH CLUSTERING ORDER BY (entity ASC) AND compaction = {levels}
+             AND comment = 'the hour and day rows of views_rollup once more, for lists of the most viewed'"
+        ),
+        format!(
+            "CREATE TABLE IF NOT EXISTS {keyspace}.touched (
+                log text, source int, day int, version bigint, PRIMARY KEY ((log), source, day)
+             ) WITH CLUSTERING ORDER BY (source ASC, day ASC) AND compaction = {windows} AND gc_grace_seconds = 600
+             AND comment = 'days (from 1970) whose counts changed late, for caches; gone after ten minutes; -2147483648 is every day'"
+        ),
+        format!(
+            "CREATE TABLE IF NOT EXISTS {keyspace}.spaces (
+                space_id text PRIMARY KEY, name text, updated_at bigint
+             ) WITH comment = 'a field counts if its WRITETIME is that of updated_at (Unix ms)'"
         ),
     ]
 }

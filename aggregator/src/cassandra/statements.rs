@@ -6,7 +6,7 @@ use scylla::statement::prepared::PreparedStatement;
 
 use super::error::Failure;
 use super::row::COLUMNS;
-use crate::store::StoreError;
+use crate::store::{StoreError, TOUCHED_TTL_S};
 
 /// So many rows come in one answer.
 const PAGE_ROWS: i32 = 5_000;
@@ -15,14 +15,20 @@ const PAGE_ROWS: i32 = 5_000;
 pub(super) struct Statements {
     pub(super) write_minute: PreparedStatement,
     pub(super) write_rollup: PreparedStatement,
+    pub(super) write_by_bucket: PreparedStatement,
     pub(super) read_minutes: PreparedStatement,
     pub(super) read_rollups: PreparedStatement,
     pub(super) slice_minutes: PreparedStatement,
     pub(super) slice_rollups: PreparedStatement,
+    pub(super) page_bucket: PreparedStatement,
     pub(super) read_checkpoints: PreparedStatement,
     pub(super) write_checkpoint: PreparedStatement,
+    pub(super) read_touched: PreparedStatement,
+    pub(super) write_touched: PreparedStatement,
     pub(super) read_video: PreparedStatement,
     pub(super) write_video: PreparedStatement,
+    pub(super) read_space: PreparedStatement,
+    pub(super) write_space: PreparedStatement,
     pub(super) read_import: PreparedStatement,
     pub(super) write_import: PreparedStatement,
 }
@@ -47,10 +53,21 @@ impl Statements {
                  mark, since_gross, since_valid, since_engaged) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ? AND TTL ?"
             ))
             .await?,
+            // As `write_rollup`, so that the same values are bound.
+            write_by_bucket: prepare(format!(
+                "INSERT INTO {keyspace}.views_by_bucket (dimension, entity, tier, bucket, source, gross, valid, engaged, version, through, \
+                 mark, since_gross, since_valid, since_engaged) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ? AND TTL ?"
+            ))
+            .await?,
             read_minutes: prepare(format!("{minutes} AND (minute, source) IN ?")).await?,
             read_rollups: prepare(format!("{rollups} AND (tier, bucket, source) IN ?")).await?,
             slice_minutes: prepare(format!("{minutes} AND minute >= ? AND minute < ?")).await?,
             slice_rollups: prepare(format!("{rollups} AND tier = ? AND bucket >= ? AND bucket < ?")).await?,
+            page_bucket: prepare(format!(
+                "SELECT entity, through, bucket, {COLUMNS} FROM {keyspace}.views_by_bucket \
+                 WHERE dimension = ? AND tier = ? AND bucket = ? AND source = ? AND entity > ? LIMIT ?"
+            ))
+            .await?,
             read_checkpoints: prepare(format!(
                 "SELECT source, next_offset, warm_from, clock, append_time, closed, adjustments, tally, settings, \
                  WRITETIME(next_offset) AS stamp FROM {keyspace}.checkpoints WHERE log = ?"
@@ -61,6 +78,16 @@ impl Statements {
                  tally, settings) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
             ))
             .await?,
+            read_touched: prepare(format!("SELECT source, day, version, WRITETIME(version) FROM {keyspace}.touched WHERE log = ?")).await?,
+            write_touched: prepare(format!(
+                "INSERT INTO {keyspace}.touched (log, source, day, version) VALUES (?, ?, ?, ?) USING TIMESTAMP ? AND TTL {TOUCHED_TTL_S}"
+            ))
+            .await?,
+            read_space: prepare(format!(
+                "SELECT name, WRITETIME(name), WRITETIME(updated_at) FROM {keyspace}.spaces WHERE space_id = ?"
+            ))
+            .await?,
+            write_space: prepare(format!("INSERT INTO {keyspace}.spaces (space_id, name, updated_at) VALUES (?, ?, ?)")).await?,
             read_video: prepare(format!(
                 "SELECT title, WRITETIME(title) AS title_at, space_id, WRITETIME(space_id) AS space_id_at, space_name, \
                  WRITETIME(space_name) AS space_name_at, published_at, WRITETIME(published_at) AS published_at_at, \

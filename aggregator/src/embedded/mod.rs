@@ -9,6 +9,8 @@
 //! | [`open`] | the directory, the settings, what belongs to which log |
 //! | `table` | reading rows, and which of two stays: the higher stamp |
 //! | `write` | writing rows, in batches |
+//! | `by_bucket` | hour and day cells once more, those of one bucket side by side |
+//! | `touched` | which days have changed after they were closed |
 //! | `highest` | the highest stamp of each source: what is above it is written without a look |
 //! | `journal` | noticing that the write-ahead journal has lost batches that were acknowledged |
 //! | `expiry` | letting go of rows whose time to live has passed |
@@ -17,12 +19,14 @@
 //! Invariants: what was acknowledged is on disk; what can be read is on disk; a row never gives way to a lower or an
 //! equal stamp, whoever writes; damage is an error that names what is damaged, never another number.
 
+mod by_bucket;
 mod expiry;
 mod failure;
 mod highest;
 mod journal;
 pub mod open;
 mod table;
+mod touched;
 mod write;
 
 use std::sync::atomic::Ordering;
@@ -36,7 +40,7 @@ use open::Inner;
 pub use open::StoreOptions;
 pub use table::Table;
 
-use crate::store::{CountStore, ImportProgress, Slice, SliceRow, StoreError, VideoInfo};
+use crate::store::{BucketPage, BucketRow, CountStore, ImportProgress, Slice, SliceRow, SpaceInfo, StoreError, Touched, VideoInfo};
 
 /// The embedded store. A handle: clones share one database, which closes with the last of them.
 #[derive(Clone)]
@@ -52,6 +56,7 @@ impl EmbeddedStore {
         let (closing, closed) = mpsc::channel();
         let inner = Arc::new(Inner::open(options, closing)?);
         inner.learn_highest()?;
+        inner.fill_by_bucket()?;
         inner.read_checkpoints()?.iter().for_each(|(_, checkpoint)| inner.expiry.advance(checkpoint));
         failure::watch(&inner, closed)?;
         Ok(Self(inner))
@@ -62,9 +67,19 @@ impl EmbeddedStore {
         self.0.scan(table)
     }
 
+    /// Every cell that is kept by bucket too with the row that it has there: for audits.
+    pub fn scan_by_bucket(&self) -> impl Iterator<Item = Result<(CellKey, StoredRow), StoreError>> + '_ {
+        self.0.scan_by_bucket()
+    }
+
     /// Every video of which something is known.
     pub fn videos(&self) -> impl Iterator<Item = Result<(String, VideoInfo), StoreError>> + '_ {
         self.0.scan_notes(&self.0.videos, "video")
+    }
+
+    /// Every space of which something is known.
+    pub fn spaces(&self) -> impl Iterator<Item = Result<(String, SpaceInfo), StoreError>> + '_ {
+        self.0.scan_notes(&self.0.spaces, "space")
     }
 
     /// Every import.
@@ -130,6 +145,10 @@ impl CountStore for EmbeddedStore {
         self.blocking(move |store| store.read_slice(&slice))
     }
 
+    fn read_bucket(&self, page: BucketPage) -> BoxFuture<'_, Result<Vec<BucketRow>, StoreError>> {
+        self.blocking(move |store| store.read_bucket(&page))
+    }
+
     fn write_rows(&self, rows: Arc<Vec<(CellKey, StoredRow)>>) -> BoxFuture<'_, Result<(), StoreError>> {
         self.blocking(move |store| store.write_rows(&rows))
     }
@@ -142,12 +161,31 @@ impl CountStore for EmbeddedStore {
         self.blocking(move |store| store.write_checkpoint(source, &checkpoint))
     }
 
+    fn write_touched(&self, source: Source, days: Vec<Touched>) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            self.0.write_touched(source, &days);
+            Ok(())
+        })
+    }
+
+    fn read_touched(&self) -> BoxFuture<'_, Result<Vec<(Source, Touched)>, StoreError>> {
+        Box::pin(async move { Ok(self.0.read_touched()) })
+    }
+
     fn read_video(&self, video_id: String) -> BoxFuture<'_, Result<Option<VideoInfo>, StoreError>> {
         self.blocking(move |store| store.read_note(&store.videos, "video", &video_id))
     }
 
     fn write_video(&self, video_id: String, info: VideoInfo) -> BoxFuture<'_, Result<(), StoreError>> {
         self.blocking(move |store| store.write_note(&store.videos, "video", &video_id, &info))
+    }
+
+    fn read_space(&self, space_id: String) -> BoxFuture<'_, Result<Option<SpaceInfo>, StoreError>> {
+        self.blocking(move |store| store.read_note(&store.spaces, "space", &space_id))
+    }
+
+    fn write_space(&self, space_id: String, info: SpaceInfo) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.blocking(move |store| store.write_note(&store.spaces, "space", &space_id, &info))
     }
 
     fn read_import(&self, content: String) -> BoxFuture<'_, Result<Option<ImportProgress>, StoreError>> {

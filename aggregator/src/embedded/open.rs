@@ -18,10 +18,12 @@ use fjall::config::{BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry};
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use schemas::LogId;
 
+use super::by_bucket::BY_BUCKET_KEY;
 use super::expiry::Expiry;
 use super::failure::Failure;
 use super::highest::{Highest, NOTED_KEY};
 use super::journal::{self, BATCH_KEY};
+use super::touched::TouchedDays;
 use crate::store::StoreError;
 
 /// How and where to open a store.
@@ -54,14 +56,17 @@ pub(super) struct Inner {
     pub(super) meta: Keyspace,
     pub(super) views_by_minute: Keyspace,
     pub(super) views_rollup: Keyspace,
+    pub(super) views_by_bucket: Keyspace,
     pub(super) checkpoints: Keyspace,
     pub(super) videos: Keyspace,
+    pub(super) spaces: Keyspace,
     pub(super) imports: Keyspace,
     pub(super) dir: PathBuf,
     pub(super) log_id: LogId,
     pub(super) failure: Failure,
     pub(super) expiry: Expiry,
     pub(super) conflicts: AtomicU64,
+    pub(super) touched: Mutex<TouchedDays>,
     /// One writer at a time: a row is compared and written under this lock, whoever owns its source.
     writer: Mutex<Writer>,
     /// Goes with the database, and so tells the watch to end.
@@ -76,6 +81,8 @@ pub(super) struct Writer {
     pub(super) next_batch: u64,
     /// Above these, a row is new.
     pub(super) highest: Highest,
+    /// `views_by_bucket` holds all that it should.
+    pub(super) by_bucket_is_whole: bool,
 }
 
 /// Threads of the database, which write and merge files. The first of them never merges: while all others do and more is asked for,
@@ -105,8 +112,10 @@ impl Inner {
         Ok(Self {
             views_by_minute: keyspace("views_by_minute")?,
             views_rollup: keyspace("views_rollup")?,
+            views_by_bucket: keyspace("views_by_bucket")?,
             checkpoints: keyspace("checkpoints")?,
             videos: keyspace("videos")?,
+            spaces: keyspace("spaces")?,
             imports: keyspace("imports")?,
             meta,
             dir: dir.clone(),
@@ -114,7 +123,8 @@ impl Inner {
             failure: Failure::new(),
             expiry,
             conflicts: AtomicU64::new(0),
-            writer: Mutex::new(Writer { next_batch, highest: Highest::default() }),
+            touched: Mutex::default(),
+            writer: Mutex::new(Writer { next_batch, highest: Highest::default(), by_bucket_is_whole: false }),
             _closing: closing,
             db,
             _lock: lock,
@@ -160,12 +170,13 @@ fn create(options: &StoreOptions, path: &Path) -> Result<(), StoreError> {
     let db = database(options, &aside, &Expiry::default())?;
     let made = (|| {
         let meta = keyspace(options, &db, "meta")?;
-        for name in ["views_by_minute", "views_rollup", "checkpoints", "videos", "imports"] {
+        for name in ["views_by_minute", "views_rollup", "views_by_bucket", "checkpoints", "videos", "spaces", "imports"] {
             keyspace(options, &db, name)?;
         }
         let mut batch = db.batch().durability(Some(PersistMode::SyncAll));
         batch.insert(&meta, BATCH_KEY, 0u64.to_be_bytes());
         batch.insert(&meta, NOTED_KEY, 0u64.to_be_bytes());
+        batch.insert(&meta, BY_BUCKET_KEY, 0u64.to_be_bytes());
         batch.insert(&meta, FORMAT_KEY, [FORMAT]);
         batch.insert(&meta, LOG_ID_KEY, options.log_id.0.as_bytes());
         batch.commit()

@@ -162,7 +162,8 @@ impl Inner {
 
     pub(super) fn compact(&self) -> Result<(), StoreError> {
         self.failure.check()?;
-        let tables = [&self.meta, &self.views_by_minute, &self.views_rollup, &self.checkpoints, &self.videos, &self.imports];
+        let Self { meta, views_by_minute, views_rollup, views_by_bucket, checkpoints, videos, spaces, imports, .. } = self;
+        let tables = [meta, views_by_minute, views_rollup, views_by_bucket, checkpoints, videos, spaces, imports];
         tables
             .into_iter()
             .try_for_each(|table| {

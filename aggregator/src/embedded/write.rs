@@ -13,14 +13,15 @@ use foldhash::fast::FixedState;
 use schemas::{CellKey, Source, Stamp, StoredRow};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::by_bucket::{self, BY_BUCKET_KEY};
 use super::highest::{self, Highest, Raise};
 use super::journal::{self, BATCH_KEY};
 use super::open::{Inner, Writer};
 use super::table::Table;
-use crate::store::StoreError;
+use crate::store::{StoreError, is_kept_by_bucket};
 
 /// So many rows become durable at once. It bounds the memory of one batch; a larger set takes several.
-const BATCH_ROWS: usize = 20_000;
+pub(super) const BATCH_ROWS: usize = 20_000;
 /// The bytes of a stored row that has no mark, as most have none.
 const ROW_BYTES: usize = 50;
 
@@ -40,8 +41,9 @@ impl Inner {
             let raised = raised(&kept);
             let (values, places) = values(&kept);
             let (keys, values) = (Slice::from(part.keys), Slice::from(values));
+            let again = self.by_bucket(&kept, &places, &values);
             let change = |(row, value): (EncodedRow<'_>, _)| (self.table(row.table), keys.slice(row.key), values.slice(value));
-            self.commit(&mut writer, kept.into_iter().zip(places).map(change), &raised)?;
+            self.commit(&mut writer, kept.into_iter().zip(places).map(change).chain(again), &raised)?;
         }
         Ok(())
     }
@@ -66,6 +68,14 @@ impl Inner {
         Ok(kept)
     }
 
+    /// The rows among `kept` that are kept by bucket too, under their other keys.
+    fn by_bucket<'a>(&'a self, kept: &[EncodedRow<'_>], places: &[Range<usize>], values: &Slice) -> Vec<Change<'a>> {
+        let again: Vec<_> = kept.iter().zip(places).filter(|(row, _)| is_kept_by_bucket(&row.cell.0)).collect();
+        let (keys, at) = by_bucket::keys(again.iter().map(|(row, _)| &row.cell.0));
+        let change = |(key, (_, value)): (_, (_, &Range<usize>))| (&self.views_by_bucket, keys.slice(key), values.slice(value.clone()));
+        at.into_iter().zip(again).map(change).collect()
+    }
+
     /// Makes changes durable, all or none, and only then visible.
     pub(super) fn commit<'a>(
         &self,
@@ -77,10 +87,13 @@ impl Inner {
         let number = writer.next_batch;
         let journal = journal::newest(&self.dir.join("db")).map_err(|error| failed(&error))?;
         let changes = changes.into_iter();
-        let batch = OwnedWriteBatch::with_capacity(self.db.clone(), changes.size_hint().0.saturating_add(raised.len()).saturating_add(2));
+        let batch = OwnedWriteBatch::with_capacity(self.db.clone(), changes.size_hint().0.saturating_add(raised.len()).saturating_add(3));
         let mut batch = batch.durability(Some(PersistMode::SyncData));
         batch.insert(&self.meta, BATCH_KEY, number.to_be_bytes());
         self.put_highest(&mut batch, number, raised);
+        if writer.by_bucket_is_whole {
+            batch.insert(&self.meta, BY_BUCKET_KEY, number.to_be_bytes());
+        }
         changes.for_each(|(keyspace, key, value)| batch.insert(keyspace, key, value));
         batch.commit().map_err(|error| failed(&error))?;
         writer.next_batch = number.saturating_add(1);
