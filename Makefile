@@ -9,7 +9,7 @@ BENCH = $(or $(CARGO_TARGET_DIR),target)/release/tallymark-bench
 export NO_SERVERS
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos check soak sim bench bench-scale bench-peers fuzz lint deploy needs-cargo needs-cc needs-perl needs-python needs-curl needs-java needs-fuzz
+.PHONY: help run test chaos check soak sim bench bench-scale bench-peers fuzz lint deploy openapi needs-cargo needs-cc needs-perl needs-python needs-curl needs-java needs-fuzz
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -53,6 +53,9 @@ lint: needs-cargo needs-cc needs-perl ## Formatting and lints, with every featur
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --package tallymark --no-default-features -- -D warnings
+
+openapi: needs-cargo needs-cc needs-perl ## Write docs/openapi.json anew, from the descriptions beside the handlers.
+	REWRITE=1 $(CARGO) test --bin tallymark the_copy_in_docs_is_what_is_served
 
 deploy: ## Check images, Kubernetes manifests, alert rules and the board.
 	docker/check.sh

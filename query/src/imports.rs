@@ -12,13 +12,33 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use ingest::Problem;
 
+use crate::api;
 use crate::error::QueryError;
 use crate::service::{QueryService, path_text};
 use crate::video::{bad_body, json_body};
 
+/// The content in the path.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "content_hash reads it")]
+struct Content {
+    /// A hash of the file's content: 16 to 64 hexadecimal digits.
+    #[param(pattern = "^[0-9a-fA-F]{16,64}$", example = "9f86d081884c7d659a2feaa0c55ad015")]
+    content: String,
+}
+
 /// The longest file name or mapping, in bytes.
 const MAX_TEXT_BYTES: usize = 4_096;
 
+/// How far a file has been imported.
+#[utoipa::path(
+    get,
+    path = "/v1/imports/{content}",
+    operation_id = "get_import",
+    tag = "Operation",
+    params(Content),
+    responses((status = 200, description = "Its progress.", body = api::ImportProgress), api::ImportProblems)
+)]
 pub(crate) async fn show(
     State(service): State<Arc<QueryService>>,
     content: Result<Path<String>, PathRejection>,
@@ -33,6 +53,18 @@ pub(crate) async fn show(
     }
 }
 
+/// Note how far a file has been imported.
+///
+/// An importer notes its progress here, so that any machine can take the import up again; `tallymark import` does.
+#[utoipa::path(
+    put,
+    path = "/v1/imports/{content}",
+    operation_id = "set_import",
+    tag = "Operation",
+    params(Content),
+    request_body = api::ImportProgress,
+    responses((status = 200, description = "The progress as noted.", body = api::ImportProgress), api::StoringProblems)
+)]
 pub(crate) async fn set(
     State(service): State<Arc<QueryService>>,
     content: Result<Path<String>, PathRejection>,

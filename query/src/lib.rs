@@ -17,12 +17,16 @@
 //! | [`service`] | [`QueryService`], [`router`]: the routes and the limits that hold for all |
 //! | `admission`, `rate` | how many requests at once, and of one client |
 //! | `views`, `video`, `status`, `records`, `imports` | one kind of question each |
+//! | [`docs`] | `/openapi.json` |
+//! | `api` | what the OpenAPI document says of what these share |
 //! | [`error`] | [`QueryError`], and what it is in HTTP |
 //! | [`metrics`] | [`Metrics`] |
 
 mod admission;
 mod answer;
+mod api;
 pub mod calendar;
+pub mod docs;
 pub mod error;
 mod formats;
 mod imports;
@@ -41,4 +45,4 @@ mod views;
 
 pub use error::QueryError;
 pub use metrics::Metrics;
-pub use service::{QueryLimits, QueryService, method_not_allowed, not_found, router};
+pub use service::{QueryLimits, QueryService, method_not_allowed, not_found, openapi, router};

@@ -30,7 +30,8 @@ pub enum Metric {
 }
 
 impl Metric {
-    const ALL: [Self; 3] = [Self::Gross, Self::Valid, Self::Engaged];
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Gross, Self::Valid, Self::Engaged];
 
     /// Its name in requests and answers.
     pub const fn as_str(self) -> &'static str {

@@ -27,6 +27,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use crate::api;
 use crate::error::QueryError;
 use crate::params::Params;
 use crate::service::QueryService;
@@ -81,6 +82,40 @@ impl Ask {
     }
 }
 
+/// What the query string may hold.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "Ask reads it")]
+struct Asked {
+    /// One source (partition) of the log. All of them, a batch of each in turn, if left out.
+    #[param(minimum = 0)]
+    source: Option<u32>,
+    /// Where to begin: an offset, `start` or `end`. `start` if left out; with `follow` it is `end`.
+    #[param(pattern = "^(start|end|[0-9]{1,18})$", example = "start")]
+    from: Option<String>,
+    /// The most lines of the answer. No limit if left out.
+    #[param(minimum = 1)]
+    limit: Option<u64>,
+    /// Only the events of this video.
+    #[param(min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
+    video: Option<String>,
+    /// Whether to go on with records as they come. Otherwise the answer ends where the log ended when it began.
+    #[param(default = false)]
+    follow: Option<bool>,
+}
+
+/// The records of the log.
+///
+/// As they were sent, one JSON object a line: one event, or one record that holds none. A failure after the first line is a last
+/// line with a member `error`.
+#[utoipa::path(
+    get,
+    path = "/v1/records",
+    operation_id = "records",
+    tag = "Operation",
+    params(Asked),
+    responses((status = 200, description = "The records.", body = String, content_type = "application/x-ndjson"), api::RecordProblems)
+)]
 pub(crate) async fn stream(State(service): State<Arc<QueryService>>, RawQuery(query): RawQuery) -> Result<Response, QueryError> {
     let ask = Ask::read(query.as_deref().unwrap_or_default(), service.log.sources().get())?;
     let permit = Arc::clone(&service.streams).try_acquire_owned();

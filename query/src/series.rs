@@ -8,6 +8,9 @@ use arrow::datatypes::Field;
 use chrono_tz::Tz;
 use schemas::Minute;
 use serde::{Serialize, Serializer};
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, OneOfBuilder, SchemaFormat, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::calendar::rfc3339;
 use crate::formats::{count, flag, time, times};
@@ -26,6 +29,17 @@ impl Serialize for Count {
         if self.0.unsigned_abs() <= MAX_EXACT { serializer.serialize_i64(self.0) } else { serializer.collect_str(&self.0) }
     }
 }
+
+impl PartialSchema for Count {
+    fn schema() -> RefOr<Schema> {
+        let number = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(-(1i64 << 53))).maximum(Some(1i64 << 53));
+        let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^-?[0-9]{16,19}$"));
+        let says = "A number up to 2^53, which every JSON parser reads exactly; a string above.";
+        Schema::from(OneOfBuilder::new().item(number).item(text).description(Some(says)).examples([42])).into()
+    }
+}
+
+impl ToSchema for Count {}
 
 /// A minute in JSON: RFC 3339, in UTC or with a zone's offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,19 +64,37 @@ impl Serialize for Time {
     }
 }
 
+impl PartialSchema for Time {
+    fn schema() -> RefOr<Schema> {
+        let date_time = SchemaFormat::KnownFormat(KnownFormat::DateTime);
+        Schema::from(
+            ObjectBuilder::new()
+                .schema_type(Type::String)
+                .format(Some(date_time))
+                .description(Some("RFC 3339: in UTC, or with the offset of `tz` if that was given.")),
+        )
+        .into()
+    }
+}
+
+impl ToSchema for Time {}
+
 /// Counts over a time range.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Series {
+    /// The sum of the points.
     pub(crate) total: Count,
     pub(crate) points: Vec<Point>,
 }
 
 /// Counts from `start` to the start of the next point, or the end of the range.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub(crate) struct Point {
     start: Time,
     views: Count,
+    /// Whether only late events, imports and corrections still change it.
     complete: bool,
+    /// Whether only imports and corrections still change it.
     r#final: bool,
 }
 

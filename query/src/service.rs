@@ -10,18 +10,20 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Path, Request, State};
 use axum::http::{StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use ingest::{EventLog, Problem};
 use schemas::id::check_id;
 use schemas::{Entity, FoldSettings, Millis, Minute};
 use tokio::sync::{Semaphore, watch};
+use utoipa::openapi::{OpenApi, OpenApiBuilder};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::admission::{Admission, admit};
 use crate::error::{Fault, QueryError};
 use crate::metrics::Metrics;
 use crate::rate::Rate;
 use crate::read::{Reader, Sums};
-use crate::{imports, records, status, video, views};
+use crate::{api, imports, records, status, video, views};
 
 /// The longest body of a PUT, in bytes.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -121,20 +123,32 @@ impl QueryService {
 
 /// All routes of the service. Paths that it does not know are left to the root's fallback: see [`not_found`].
 pub fn router(service: Arc<QueryService>) -> Router {
-    Router::new()
-        .route("/v1/videos/{id}/views", get(views::of_video))
-        .route("/v1/spaces/{id}/views", get(views::of_space))
-        .route("/v1/site/views", get(views::of_site))
-        .route("/v1/videos/{id}", get(video::show).put(video::set))
-        .route("/v1/status", get(status::show))
-        .route("/v1/records", get(records::stream))
-        .route("/v1/imports/{content}", get(imports::show).put(imports::set))
+    Router::from(routes())
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         // From here on outwards: what is kept and given again costs no place, but counts for its client.
         .route_layer(from_fn_with_state(Arc::clone(&service), admit))
         .route_layer(from_fn_with_state(Arc::clone(&service), guard))
         .with_state(service)
+}
+
+/// What the OpenAPI document says of them.
+pub fn openapi() -> OpenApi {
+    let mut openapi = routes().into_openapi();
+    openapi.merge(OpenApiBuilder::new().components(Some(api::components())).build());
+    openapi
+}
+
+/// A handler says its method and path itself, and what the OpenAPI document says of it.
+fn routes() -> OpenApiRouter<Arc<QueryService>> {
+    OpenApiRouter::new()
+        .routes(routes!(views::of_video))
+        .routes(routes!(views::of_space))
+        .routes(routes!(views::of_site))
+        .routes(routes!(video::show, video::set))
+        .routes(routes!(status::show))
+        .routes(routes!(records::stream))
+        .routes(routes!(imports::show, imports::set))
 }
 
 /// Counts a request and how it was answered, also one that was answered before it reached a handler, and refuses too many of one client.

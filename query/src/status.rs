@@ -12,7 +12,9 @@ use ingest::{Ends, EventLog, LogError};
 use schemas::{Checkpoint, FoldSettings, Millis, Reason, Source, Tally};
 use serde::Serialize;
 use tokio::time::timeout;
+use utoipa::ToSchema;
 
+use crate::api;
 use crate::error::QueryError;
 use crate::params::Params;
 use crate::read::Watermarks;
@@ -21,20 +23,25 @@ use crate::service::QueryService;
 /// How long the log and the group are waited for.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Status {
+    /// The log whose events are counted.
     log_id: String,
+    #[schema(format = "date-time")]
     now: String,
+    /// Minutes that start before this are complete, but for late events; `null` until everything has been counted once.
+    #[schema(format = "date-time")]
     complete_through: Option<String>,
     /// Why it does not work, or why that is not known; empty if all is well. Lag is judged by whoever reads this.
     troubles: Vec<String>,
     /// The rules by which events are counted.
+    #[schema(value_type = api::FoldSettings)]
     settings: FoldSettings,
     sources: Vec<SourceStatus>,
     totals: Totals,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct SourceStatus {
     source: u32,
     /// The process that folds it; `null` if nobody does or that is not known (then `troubles` says so).
@@ -48,29 +55,37 @@ struct SourceStatus {
     checkpoint: Option<CheckpointStatus>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct CheckpointStatus {
     next_offset: u64,
     /// How long ago its last record was appended. An idle source gets a record each minute.
     age_seconds: f64,
+    /// The log's time there.
+    #[schema(format = "date-time")]
     clock: String,
+    /// Minutes that start before this are closed.
+    #[schema(format = "date-time")]
     closed: String,
+    /// When its last record was appended.
+    #[schema(format = "date-time")]
     append_time: String,
+    /// How many corrections by adjustment it holds.
     adjustments: u64,
     tally: TallyStatus,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct TallyStatus {
     events: u64,
     counted: u64,
     duplicate: u64,
     rejected: u64,
+    #[schema(value_type = BTreeMap<String, u64>)]
     rejected_by_reason: BTreeMap<&'static str, u64>,
     corrections: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Totals {
     records: Option<u64>,
     lag_records: Option<u64>,
@@ -78,6 +93,17 @@ struct Totals {
     tally: TallyStatus,
 }
 
+/// How far everything is counted.
+///
+/// Who folds each source of the log, how far it has come, and what became of its events. The store must answer; what the log and
+/// the group of aggregators do not tell within a few seconds is `null`, and `troubles` says why.
+#[utoipa::path(
+    get,
+    path = "/v1/status",
+    operation_id = "status",
+    tag = "Operation",
+    responses((status = 200, description = "The status.", body = Status), api::StatusProblems)
+)]
 pub(crate) async fn show(State(service): State<Arc<QueryService>>, RawQuery(query): RawQuery) -> Result<Json<Status>, QueryError> {
     Params::read(query.as_deref().unwrap_or_default(), &[])?;
     // Checkpoints before ends: a checkpoint read first never leads the end read after it.

@@ -16,8 +16,10 @@ use schemas::id::check_id;
 use schemas::{Counts, Dimension, Entity, Millis, Minute};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use utoipa::ToSchema;
 
 use crate::answer::Answer;
+use crate::api;
 use crate::calendar::{rfc3339, today};
 use crate::error::QueryError;
 use crate::params::{Params, parse_zone};
@@ -27,22 +29,47 @@ use crate::service::{MAX_BODY_BYTES, QueryService, path_id};
 /// The longest title or name, in bytes.
 const MAX_NAME_BYTES: usize = 1_024;
 
-#[derive(Debug, Serialize)]
+/// A video: what is known of it, and its views.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": "v1",
+    "metadata": { "title": "How glass is made", "space_id": "channel-7", "space_name": "Workshops" },
+    "views": { "all_time": 51_204, "today": 812, "last_hour": 42 },
+    "complete_through": "2026-11-20T12:37:00Z"
+}))]
 pub(crate) struct Video {
     id: String,
+    /// `null` if none was set.
+    #[schema(value_type = Option<api::VideoInfo>)]
     metadata: Option<VideoInfo>,
-    /// Gross counts.
     views: Recent,
+    /// Minutes that start before this are complete, but for late events; `null` until everything has been counted once.
+    #[schema(format = "date-time")]
     complete_through: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+/// Gross counts.
+#[derive(Debug, Serialize, ToSchema)]
 struct Recent {
+    /// Since counting began.
     all_time: Count,
+    /// Since midnight in `tz`.
     today: Count,
+    /// Of the present minute and the 59 before it.
     last_hour: Count,
 }
 
+/// A video and its views so far.
+///
+/// A video with metadata or views is known; any other id is a 404.
+#[utoipa::path(
+    get,
+    path = "/v1/videos/{id}",
+    operation_id = "get_video",
+    tag = "Videos",
+    params(api::VideoId, api::Zone),
+    responses((status = 200, description = "The video.", body = Video), api::VideoProblems)
+)]
 pub(crate) async fn show(
     State(service): State<Arc<QueryService>>,
     id: Result<Path<String>, PathRejection>,
@@ -68,6 +95,18 @@ pub(crate) async fn show(
     Ok(Answer { body: Video { id, metadata, views, complete_through }, standing: sums.standing })
 }
 
+/// Set what is known of a video.
+///
+/// Replaces all of it: what is left out is forgotten. Metadata may be set before the first view and is never required.
+#[utoipa::path(
+    put,
+    path = "/v1/videos/{id}",
+    operation_id = "set_video",
+    tag = "Videos",
+    params(api::VideoId),
+    request_body = api::VideoInfo,
+    responses((status = 200, description = "What is now known of it.", body = api::VideoInfo), api::StoringProblems)
+)]
 pub(crate) async fn set(
     State(service): State<Arc<QueryService>>,
     id: Result<Path<String>, PathRejection>,

@@ -10,8 +10,10 @@ use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use schemas::{Dimension, Entity, Millis, Minute};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::answer::Answer;
+use crate::api;
 use crate::calendar::boundaries;
 use crate::error::QueryError;
 use crate::formats::{Format, Table, Tabular};
@@ -20,23 +22,46 @@ use crate::read::Sums;
 use crate::series::{Series, Time, point_columns, point_fields};
 use crate::service::{QueryService, path_id};
 
-#[derive(Debug, Serialize)]
+/// Counts over a time range, point by point.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "entity": { "dimension": "video", "id": "v1" },
+    "start": "2026-11-20T00:00:00Z",
+    "end": "2026-11-20T02:00:00Z",
+    "step": "1h",
+    "tz": "UTC",
+    "metric": "gross",
+    "total": 42,
+    "points": [
+        { "start": "2026-11-20T00:00:00Z", "views": 30, "complete": true, "final": false },
+        { "start": "2026-11-20T01:00:00Z", "views": 12, "complete": false, "final": false }
+    ],
+    "complete_through": "2026-11-20T01:37:00Z"
+}))]
 pub(crate) struct Views {
+    #[schema(value_type = api::Entity)]
     entity: Entity,
     #[serde(flatten)]
     range: Range,
     #[serde(flatten)]
     series: Series,
+    /// Minutes that start before this are complete, but for late events; `null` until everything has been counted once.
     complete_through: Option<Time>,
 }
 
 /// What was asked for, as it was understood.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub(crate) struct Range {
+    /// Where the range begins, inclusive.
     start: Time,
+    /// Where the range ends, exclusive.
     end: Time,
+    #[schema(value_type = api::Step)]
     step: &'static str,
+    /// The time zone whose calendar the points follow.
+    #[schema(value_type = String, example = "UTC")]
     tz: &'static str,
+    #[schema(value_type = api::Metric)]
     metric: &'static str,
 }
 
@@ -88,6 +113,17 @@ pub(crate) const fn dimension_name(dimension: Dimension) -> &'static str {
     }
 }
 
+/// Views of a video over time.
+///
+/// A video that was never viewed has zeros. The first and the last point are cut by `start` and `end`.
+#[utoipa::path(
+    get,
+    path = "/v1/videos/{id}/views",
+    operation_id = "video_views",
+    tag = "Videos",
+    params(api::VideoId, api::Range, api::Form),
+    responses((status = 200, description = "The counts.", body = Views), api::CountProblems)
+)]
 pub(crate) async fn of_video(
     State(service): State<Arc<QueryService>>,
     id: Result<Path<String>, PathRejection>,
@@ -97,6 +133,17 @@ pub(crate) async fn of_video(
     answer(&service, Entity::new(Dimension::Video, &path_id("video", id)?), query.as_deref(), format).await
 }
 
+/// Views of a space over time.
+///
+/// The views of all its videos together, as their events named the space when they were viewed.
+#[utoipa::path(
+    get,
+    path = "/v1/spaces/{id}/views",
+    operation_id = "space_views",
+    tag = "Spaces",
+    params(api::SpaceId, api::Range, api::Form),
+    responses((status = 200, description = "The counts.", body = Views), api::CountProblems)
+)]
 pub(crate) async fn of_space(
     State(service): State<Arc<QueryService>>,
     id: Result<Path<String>, PathRejection>,
@@ -106,6 +153,15 @@ pub(crate) async fn of_space(
     answer(&service, Entity::new(Dimension::Space, &path_id("space", id)?), query.as_deref(), format).await
 }
 
+/// Views of everything over time.
+#[utoipa::path(
+    get,
+    path = "/v1/site/views",
+    operation_id = "site_views",
+    tag = "Site",
+    params(api::Range, api::Form),
+    responses((status = 200, description = "The counts.", body = Views), api::CountProblems)
+)]
 pub(crate) async fn of_site(
     State(service): State<Arc<QueryService>>,
     RawQuery(query): RawQuery,

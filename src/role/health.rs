@@ -19,7 +19,6 @@ use aggregator::worker::{Observer, SourceState};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use axum::{Json, Router};
 use ingest::{EventLog, Problem};
 use prometheus_client::collector::Collector;
@@ -27,7 +26,9 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use serde_json::json;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::Role;
 use super::probe::{Word, Words};
@@ -80,20 +81,76 @@ impl Health {
     }
 }
 
-/// The routes.
-pub(super) fn router(health: Arc<Health>) -> Router {
-    Router::new().route("/livez", get(|| async { "ok\n" })).route("/readyz", get(readyz)).route("/metrics", get(metrics)).with_state(health)
+ingest::answers_with!(
+    /// How a process that is not ready says so.
+    NotReady = [&["unavailable"]]
+);
+ingest::answers_with!(
+    /// How metrics fail.
+    NoMetrics = [&["metrics"]]
+);
+
+/// Requests are in good hands here.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+struct Ready {
+    ready: bool,
+    /// What is wrong and no reason to send requests elsewhere.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
 }
 
+/// The routes.
+pub(super) fn router(health: Arc<Health>) -> Router {
+    Router::from(routes()).method_not_allowed_fallback(query::method_not_allowed).with_state(health)
+}
+
+/// What the OpenAPI document says of them.
+pub(super) fn openapi() -> OpenApi {
+    routes().into_openapi()
+}
+
+fn routes() -> OpenApiRouter<Arc<Health>> {
+    OpenApiRouter::new().routes(routes!(livez)).routes(routes!(readyz)).routes(routes!(metrics))
+}
+
+/// Whether the process runs.
+///
+/// It says nothing of anything else: restarting a process mends nothing that is wrong elsewhere.
+#[utoipa::path(
+    get,
+    path = "/livez",
+    operation_id = "livez",
+    tag = "Operation",
+    responses((status = 200, description = "It runs.", body = String))
+)]
+async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// Whether requests should come here.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "readyz",
+    tag = "Operation",
+    responses((status = 200, description = "They should.", body = Ready), NotReady)
+)]
 async fn readyz(State(health): State<Arc<Health>>) -> Response {
     let (reasons, notes) = (health.reasons(), health.notes());
     if !reasons.is_empty() {
         return Problem::unavailable(1, reasons.join("; ")).with("ready", false).with("reasons", reasons).into_response();
     }
-    let body = if notes.is_empty() { json!({ "ready": true }) } else { json!({ "ready": true, "notes": notes }) };
-    Json(body).into_response()
+    Json(Ready { ready: true, notes }).into_response()
 }
 
+/// Metrics for Prometheus.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "metrics",
+    tag = "Operation",
+    responses((status = 200, description = "The metrics.", body = String, content_type = "application/openmetrics-text"), NoMetrics)
+)]
 async fn metrics(State(health): State<Arc<Health>>) -> Response {
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &health.registry) {

@@ -14,11 +14,13 @@
 //! | `health` | `/livez`, `/readyz`, `/metrics` |
 //! | `probe` | whether log and store answer, asked every now and then |
 //! | `retention` | trimming the embedded logs |
+//! | `api` | its OpenAPI document |
 //! | `error` | [`RoleError`] |
 //!
 //! Start: the listener, log and store, then what works on them. Stop: no longer ready, no new connections, open requests
 //! end, what they appended is folded and stored (by this process if it folds), sources go to others, then the log closes.
 
+mod api;
 mod error;
 mod health;
 mod listen;

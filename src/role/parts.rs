@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use super::health::{self, Health};
 use super::probe::Probes;
-use super::{Role, RoleError};
+use super::{Role, RoleError, api};
 use crate::backends::Backends;
 use crate::config::Settings;
 
@@ -141,7 +141,8 @@ impl Parts {
             stopping: Arc::clone(&self.stopping),
             registry,
         };
-        (routes.merge(health::router(Arc::new(health))).fallback(query::not_found), probes)
+        let documented = query::docs::router(&api::document(self.role));
+        (routes.merge(health::router(Arc::new(health))).merge(documented).fallback(query::not_found), probes)
     }
 
     /// What prepares for a stop while requests are still served: no longer ready, for `delay`; then streams end.

@@ -97,11 +97,11 @@ impl From<CollectError> for Problem {
             CollectError::BodyCut(_) => Self::new(StatusCode::BAD_REQUEST, "body-cut", "The body ended early", says),
             CollectError::Full => Self::unavailable(1, format!("{says}; nothing of this request was taken; send it again in a moment")),
             CollectError::Body(Refused::Frame(fault)) => {
-                Self::new(StatusCode::BAD_REQUEST, "bad-body", "The body cannot be taken apart", says).with("at_byte", fault.at)
+                Self::new(StatusCode::BAD_REQUEST, "bad-body", "The body cannot be used", says).with("at_byte", fault.at)
             }
             CollectError::Body(Refused::Batch(rejection)) => {
                 let detail = format!("{}; nothing of it was taken", rejection.detail);
-                Self::new(StatusCode::BAD_REQUEST, "bad-body", "The body cannot be taken apart", detail)
+                Self::new(StatusCode::BAD_REQUEST, "bad-body", "The body cannot be used", detail)
             }
             CollectError::Body(Refused::TooManyEvents { limit }) => {
                 let detail = format!("the request has more than {limit} events; nothing of it was taken; send them in smaller requests");

@@ -14,6 +14,7 @@
 //! | [`body`] | a JSON body as the raw bytes of its events, in any form |
 //! | [`batch`] | what to append where, and a verdict on each event |
 //! | [`error`] | [`CollectError`], and what it is in HTTP |
+//! | `api` | what the OpenAPI document says of it |
 //! | [`metrics`] | [`Metrics`] |
 //!
 //! The answer to a good request is `{"accepted":n,"rejected_total":m,"rejected":[{"index":i,"reason":"..","detail":".."}]}`;
@@ -29,15 +30,18 @@ use std::time::{Duration, Instant};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
 use axum::{Json, Router};
 use futures_util::future::join_all;
 use schemas::partition::Partitioner;
 use serde::Serialize;
 use tokio::sync::Semaphore;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::{EventLog, LogError, Problem};
 
+mod api;
 pub mod batch;
 pub mod body;
 pub mod error;
@@ -193,9 +197,42 @@ impl Collector {
 
 /// The collector's route, `/v1/events`.
 pub fn router(collector: Arc<Collector>) -> Router {
-    Router::new().route("/v1/events", post(post_events).fallback(other_method)).with_state(collector)
+    Router::from(routes()).method_not_allowed_fallback(other_method).with_state(collector)
 }
 
+/// What the OpenAPI document says of it.
+pub fn openapi() -> OpenApi {
+    routes().into_openapi()
+}
+
+fn routes() -> OpenApiRouter<Arc<Collector>> {
+    OpenApiRouter::new().routes(routes!(post_events))
+}
+
+/// Send events.
+///
+/// Takes one event or many, and answers when the log has them durably (on disk, or in as many replicas as Kafka was told).
+/// Events are judged one by one: those that can be used are taken even if others are refused. Send a request again after any
+/// failure; what is already there is recognised by its `event_id` and counted once.
+///
+/// The body is JSON (one event, an array, or `{"events": [...]}`), NDJSON with one event a line, or a columnar
+/// `tallymark.v1.ViewBatch`. It is not compressed. A request has at most 8 MiB and 50,000 events unless it was configured otherwise.
+#[utoipa::path(
+    post,
+    path = "/v1/events",
+    operation_id = "send_events",
+    tag = "Events",
+    params(
+        ("historical" = Option<bool>, Query,
+            description = "Whether the events may be older than `max_lateness` (7 days by default), as an import's are. Otherwise those that are too old are not counted.")
+    ),
+    request_body(content(
+        (api::Events = "application/json"),
+        (String = "application/x-ndjson"),
+        ("application/x-protobuf; messageType=tallymark.v1.ViewBatch"),
+    )),
+    responses((status = 202, description = "The log has the events.", body = api::Accepted), api::Refusals)
+)]
 async fn post_events(State(collector): State<Arc<Collector>>, request: Request) -> Response {
     let outcome = Arc::clone(&collector).collect(request).await;
     collector.respond(outcome)

@@ -1,6 +1,10 @@
 //! The one form of an HTTP error: RFC 9457 `application/problem+json` with a stable `type` and what to do about it.
 //!
-//! Every crate maps its own errors to a [`Problem`] in one place; only this module turns one into a response.
+//! Every crate maps its own errors to a [`Problem`] in one place; only this module turns one into a response. [`kinds`] is the
+//! table of all kinds, [`responses`] what the OpenAPI document says of them.
+
+pub mod kinds;
+pub mod responses;
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};

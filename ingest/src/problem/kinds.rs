@@ -1,0 +1,129 @@
+//! Every kind of problem that an HTTP answer can be: what its `type`, `/problems/{name}`, leads to.
+//!
+//! The kinds of one program are one table, so that a kind has one status, one title and one explanation wherever it comes from.
+
+/// A kind of problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// The last part of the `type`; it never changes.
+    pub name: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+    /// The title; it does not depend on the request.
+    pub title: &'static str,
+    /// What has happened.
+    pub means: &'static str,
+    /// What to do about it.
+    pub remedy: &'static str,
+}
+
+/// The kind of a name.
+pub fn find(name: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|kind| kind.name == name)
+}
+
+const fn kind(name: &'static str, status: u16, title: &'static str, means: &'static str, remedy: &'static str) -> Kind {
+    Kind { name, status, title, means, remedy }
+}
+
+/// All of them, by status and name.
+#[rustfmt::skip]
+pub const KINDS: &[Kind] = &[
+    kind("bad-body", 400, "The body cannot be used",
+        "The body is not what this operation takes: it cannot be parsed, a member is unknown or missing, or a value is not allowed.",
+        "Read detail: it names the place and what may stand there. Send the corrected body; nothing of this one was taken."),
+    kind("bad-parameter", 400, "A parameter cannot be used",
+        "A parameter of the path or the query string has a value that it cannot have, or was given twice.",
+        "The member parameter names it, and detail says which values it takes. Correct it and ask again."),
+    kind("body-cut", 400, "The body ended early",
+        "The connection failed, or the framing of the body broke, before the body was complete.",
+        "Send the request again. Events that are sent twice are counted once."),
+    kind("no-usable-event", 400, "No event can be used",
+        "Each event of the request was refused, or there was none.",
+        "The member rejected names each refused event with its index, the reason and what to do. Correct them and send them again."),
+    kind("too-many-points", 400, "The answer would have too many points",
+        "The range holds more points of this step than one answer may have; the member limit says how many that are.",
+        "Ask with the step that the member step proposes, or for a shorter range."),
+    kind("unknown-parameter", 400, "There is no such parameter",
+        "The query string holds a parameter that this operation does not know. It is refused rather than ignored, because a mistyped name would otherwise be a wrong answer.",
+        "Correct the name: detail proposes the nearest one and lists all that are known."),
+    kind("not-found", 404, "There is nothing here",
+        "No operation has this path.",
+        "Compare the path with the reference at /docs. Paths have no slash at their end; a slash within an id is written %2F."),
+    kind("unknown-import", 404, "There is no such import",
+        "No import of a file with this content was begun.",
+        "Begin it with tallymark import, or check the hash."),
+    kind("unknown-problem", 404, "There is no such kind of problem",
+        "No problem has this name.",
+        "All kinds are listed at the end of /docs."),
+    kind("unknown-video", 404, "There is no such video",
+        "The video has neither views nor metadata.",
+        "Check the id: it is compared byte by byte. A video that was viewed for the first time appears within seconds."),
+    kind("method-not-allowed", 405, "This method is not taken here",
+        "The path exists, but not with this method.",
+        "The Allow header lists the methods that it takes."),
+    kind("not-acceptable", 406, "None of the accepted types can be had",
+        "The Accept header of the request names only types that this operation does not answer with.",
+        "Accept one of those that the member types lists, or say format=json, csv or arrow in the query string."),
+    kind("body-too-slow", 408, "The body did not come in time",
+        "The body of the request was not complete within the time that a body may take.",
+        "Send fewer events at once, or over a better connection."),
+    kind("records-gone", 410, "The records are no longer kept",
+        "The log has dropped its records before the offset that the member start names.",
+        "Begin at start, or leave from out."),
+    kind("resolution-gone", 410, "This resolution is no longer kept so far back",
+        "Counts by minute and by hour are kept for a limited time. The range, or one of its points, begins or ends where only coarser counts are left.",
+        "Ask for a start at or after the member oldest, for a coarser step, or for whole UTC days, which are kept for ever."),
+    kind("body-too-large", 413, "The body is too large",
+        "The body has more bytes than the member limit_bytes says.",
+        "Send less at once."),
+    kind("too-many-events", 413, "The request has too many events",
+        "The request has more events than the member limit says. Nothing of it was taken.",
+        "Send the events in smaller requests."),
+    kind("unsupported-media-type", 415, "The body has a form that is not taken",
+        "The Content-Type or the Content-Encoding of the body is not one that this operation takes.",
+        "Send one of the forms that detail lists, in UTF-8 and uncompressed."),
+    kind("quota-exceeded", 429, "Too many requests",
+        "This client has sent more requests within a second than the member limit says. The RateLimit-Policy and RateLimit headers of every answer tell the limit and what is left of it.",
+        "Wait for as long as Retry-After says, then send fewer requests, or ask more in one."),
+    kind("internal", 500, "The service failed",
+        "The work on the request broke off. This is a bug.",
+        "Ask again; if it happens again, report it with the time and the request."),
+    kind("log-damaged", 500, "The log is damaged",
+        "Records of the log cannot be read as they were written.",
+        "Its operator has to look at it: detail names the place. Counts that are stored are not affected."),
+    kind("metrics", 500, "The metrics cannot be written",
+        "The metrics could not be put into words. This is a bug.",
+        "Report it."),
+    kind("store-damaged", 500, "The store is damaged",
+        "Rows of the store cannot be read as they were written, so no count is given rather than a wrong one.",
+        "Its operator has to look at it: detail names the place. Counts can be made again from the log."),
+    kind("log-failed", 503, "The log has failed",
+        "The log cannot be used any more until the process is started again: its disk may be full or broken.",
+        "Its operator has to mend the cause and start the process again."),
+    kind("store-failed", 503, "The store has failed",
+        "The store cannot be used any more until the process is started again: its disk may be full or broken, or it was made by other rules.",
+        "Its operator has to mend the cause that detail names and start the process again."),
+    kind("unavailable", 503, "The service cannot do this now",
+        "The log or the store does not answer, or as many requests as may be are being worked on.",
+        "Wait as many seconds as the Retry-After header says, then send the same request again. Sending events again is safe: they are counted once."),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_in_order_of_status() {
+        assert!(KINDS.windows(2).all(|pair| (pair[0].status, pair[0].name) < (pair[1].status, pair[1].name)));
+        assert!(KINDS.iter().all(|kind| KINDS.iter().filter(|other| other.name == kind.name).count() == 1));
+    }
+
+    #[test]
+    fn every_kind_says_what_it_means_and_what_to_do() {
+        for kind in KINDS {
+            assert!(kind.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'), "{}", kind.name);
+            assert!(kind.means.ends_with('.') && kind.remedy.ends_with('.') && !kind.title.ends_with('.'), "{}", kind.name);
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! The words that operations share in the OpenAPI document: parameters, problems, and shapes of what other crates own.
+//!
+//! Each operation is described where it is handled (`#[utoipa::path]`); `docs` serves the whole.
+#![expect(dead_code, reason = "parameters and shapes are only described here: `params` reads them")]
+
+use utoipa::openapi::schema::{AnyOfBuilder, KnownFormat, ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::{Components, ComponentsBuilder, RefOr, Schema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
+
+use ingest::answers_with;
+use ingest::problem::responses::ANY;
+
+use crate::{calendar, params};
+
+const ASKED: &[&str] = &["bad-parameter", "unknown-parameter"];
+const STORE: &[&str] = &["store-damaged", "store-failed"];
+const LOG: &[&str] = &["log-damaged", "log-failed"];
+const BODY: &[&str] = &["bad-body", "body-cut", "body-too-large"];
+
+answers_with!(
+    /// How an answer with counts is refused.
+    pub(crate) CountProblems = [ANY, ASKED, STORE, &["too-many-points", "resolution-gone"]]
+);
+answers_with!(
+    /// How an answer about one video is refused.
+    pub(crate) VideoProblems = [ANY, ASKED, STORE, &["unknown-video"]]
+);
+answers_with!(
+    /// How something that is to be stored is refused.
+    pub(crate) StoringProblems = [ANY, &["bad-parameter"], BODY, STORE]
+);
+answers_with!(
+    /// How an answer about an import is refused.
+    pub(crate) ImportProblems = [ANY, &["bad-parameter"], STORE, &["unknown-import"]]
+);
+answers_with!(
+    /// How an answer about the log and the store is refused.
+    pub(crate) StatusProblems = [ANY, &["unknown-parameter"], STORE]
+);
+answers_with!(
+    /// How an answer with records is refused.
+    pub(crate) RecordProblems = [ANY, ASKED, LOG, &["records-gone"]]
+);
+
+/// The video in the path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct VideoId {
+    /// The video's id, as events name it: at most 128 bytes, percent-encoded.
+    #[param(min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$", example = "v1")]
+    id: String,
+}
+
+/// The space in the path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct SpaceId {
+    /// The space's (channel's) id, as events name it: at most 128 bytes, percent-encoded.
+    #[param(min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$", example = "channel-7")]
+    id: String,
+}
+
+/// What counts are shown in: a time zone.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Zone {
+    /// The IANA time zone whose days are meant and whose offset times are written with, such as `Europe/Berlin`. UTC if left out.
+    #[param(value_type = Option<TimeZone>)]
+    tz: Option<String>,
+}
+
+/// A time range and how it is divided.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Range {
+    /// Where the range begins (inclusive): RFC 3339 or Unix seconds, rounded down to the minute. 24 hours before `end` if left out.
+    #[param(value_type = Option<Instant>)]
+    start: Option<String>,
+    /// Where the range ends (exclusive): RFC 3339 or Unix seconds, rounded up to the minute. The end of the present minute if left out.
+    #[param(value_type = Option<Instant>)]
+    end: Option<String>,
+    /// The length of a point, along the calendar of `tz`; weeks begin on Monday, and `all` makes the range one point. If left out,
+    /// the finest step with at most about 180 points.
+    #[param(value_type = Option<Step>)]
+    step: Option<String>,
+    /// The IANA time zone whose calendar the points follow and whose offset times are written with, such as `Europe/Berlin`. UTC if left out.
+    #[param(value_type = Option<TimeZone>)]
+    tz: Option<String>,
+    /// What to count. `gross` if left out.
+    #[param(value_type = Option<Metric>)]
+    metric: Option<String>,
+}
+
+/// The form of the answer.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Form {
+    /// The form of the answer, for those who cannot set the `Accept` header; it stands above that. `json` if neither asks for another.
+    #[param(value_type = Option<Format>)]
+    format: Option<String>,
+}
+
+/// Schemas of parameters, which the operations only refer to.
+pub(crate) fn components() -> Components {
+    fn named<T: ToSchema>() -> (String, RefOr<Schema>) {
+        (T::name().into_owned(), T::schema())
+    }
+    ComponentsBuilder::new()
+        .schemas_from_iter([named::<Instant>(), named::<Step>(), named::<TimeZone>(), named::<Metric>(), named::<Format>()])
+        .build()
+}
+
+/// An instant as it stands in a query string.
+pub(crate) struct Instant;
+
+impl ToSchema for Instant {}
+
+impl PartialSchema for Instant {
+    fn schema() -> RefOr<Schema> {
+        let text = ObjectBuilder::new().schema_type(Type::String).format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)));
+        let seconds = ObjectBuilder::new().schema_type(Type::String).pattern(Some(r"^[0-9]{1,11}(\.[0-9]{1,9})?$"));
+        let says = "RFC 3339 between the years 1 and 5999, or Unix seconds.";
+        Schema::from(AnyOfBuilder::new().item(text).item(seconds).description(Some(says)).examples(["2026-11-20T00:00:00Z", "1763596800"]))
+            .into()
+    }
+}
+
+/// The length of a point.
+pub(crate) struct Step;
+
+impl ToSchema for Step {}
+
+impl PartialSchema for Step {
+    fn schema() -> RefOr<Schema> {
+        one_of(
+            calendar::Step::ALL.map(calendar::Step::as_str),
+            "The length of a point: minutes, hours, days, weeks, months, years, or `all` of the range.",
+        )
+    }
+}
+
+/// An IANA time zone.
+pub(crate) struct TimeZone;
+
+impl ToSchema for TimeZone {}
+
+impl PartialSchema for TimeZone {
+    fn schema() -> RefOr<Schema> {
+        one_of(chrono_tz::TZ_VARIANTS.iter().map(|tz| tz.name()), "The name of an IANA time zone, such as `Europe/Berlin`.")
+    }
+}
+
+/// Which count is meant.
+pub(crate) struct Metric;
+
+impl ToSchema for Metric {}
+
+impl PartialSchema for Metric {
+    fn schema() -> RefOr<Schema> {
+        let says = "`gross` is every counted view, `valid` those that no rule took away, `engaged` the events of that kind.";
+        one_of(params::Metric::ALL.map(params::Metric::as_str), says)
+    }
+}
+
+/// The form of an answer.
+pub(crate) struct Format;
+
+impl ToSchema for Format {}
+
+impl PartialSchema for Format {
+    fn schema() -> RefOr<Schema> {
+        one_of(["json", "csv", "arrow"], "The form of an answer: JSON, CSV, or an Arrow IPC stream.")
+    }
+}
+
+fn one_of(names: impl IntoIterator<Item = &'static str>, says: &str) -> RefOr<Schema> {
+    Schema::from(ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).description(Some(says))).into()
+}
+
+/// What is counted.
+#[derive(ToSchema)]
+pub(crate) struct Entity {
+    /// What kind of thing.
+    dimension: Dimension,
+    /// Which one; `all` for the site.
+    id: String,
+}
+
+/// A kind of thing that is counted: one video, all videos of a space, or everything.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub(crate) enum Dimension {
+    Video,
+    Space,
+    Site,
+}
+
+/// What is known of a video. All members are optional.
+#[derive(ToSchema)]
+#[schema(as = VideoMetadata, example = json!({
+    "title": "How glass is made",
+    "space_id": "channel-7",
+    "space_name": "Workshops",
+    "published_at": "2026-11-01T09:00:00Z"
+}))]
+#[serde(deny_unknown_fields)]
+pub(crate) struct VideoInfo {
+    /// Its title: one line of at most 1,024 bytes.
+    #[schema(min_length = 1, max_length = 1024, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
+    title: Option<String>,
+    /// The id of its space.
+    #[schema(min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
+    space_id: Option<String>,
+    /// The name of its space: one line of at most 1,024 bytes.
+    #[schema(min_length = 1, max_length = 1024, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
+    space_name: Option<String>,
+    /// When it was published.
+    #[schema(format = "date-time")]
+    published_at: Option<String>,
+}
+
+/// How far a file has been imported.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ImportProgress {
+    /// The file's name when it was first imported, for people.
+    #[schema(max_length = 4096, example = "views.csv")]
+    file: String,
+    /// How its columns were read: another mapping is another import.
+    #[schema(max_length = 4096, example = "")]
+    mapping: String,
+    /// So many events from the file's start are in the log for certain.
+    #[schema(minimum = 0, example = 250_000)]
+    events: u64,
+    /// The log's ends, by source, when those were: what was sent after them lies at or behind these offsets.
+    ends: Vec<u64>,
+    /// Whether the whole file is in.
+    complete: bool,
+}
+
+/// The rules by which events are counted.
+#[derive(ToSchema)]
+pub(crate) struct FoldSettings {
+    /// Which program of the fold.
+    fold_version: u32,
+    /// How long after its end a minute stays open, in ms of log time.
+    grace_ms: i64,
+    /// How far ahead of the log's time an event may be, in ms.
+    max_skew_ms: i64,
+    /// How far behind the log's time an event may be, in ms, unless it is historical.
+    max_lateness_ms: i64,
+    /// For how many minutes of log time an event id is remembered; 0 turns deduplication off.
+    dedup_minutes: i32,
+    /// How long counts by minute are kept, in ms; 0 for ever.
+    minute_ttl_ms: i64,
+    /// How long counts by hour are kept, in ms; 0 for ever.
+    hour_ttl_ms: i64,
+    /// The number of sources (partitions) of the log.
+    sources: u32,
+    /// Over how many sources one video's events are spread.
+    spread: u32,
+}
