@@ -9,9 +9,14 @@
 //!
 //! Whatever a fold moves from open minutes to rollups between two of the reads is so counted once: the row says up to where it
 //! goes, and minutes read later than it hold all that is behind. Rows of sources without a checkpoint are not counted.
+//!
+//! A value read so is at least what it was at any moment before its reading began, and at most what it is when it has ended: of
+//! two readings of a bucket, one after the other, the second never says less, but by a correction.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
 
 use aggregator::owner::CLOCK_TOLERANCE_MS;
 use aggregator::{CountStore, Slice, SliceRow, StoreError};
@@ -71,6 +76,15 @@ impl Watermarks {
         }
     }
 
+    /// Whether these are watermarks of the same sources.
+    pub(crate) fn is_of_same_sources(&self, other: &Self) -> bool {
+        self.closed.keys().eq(other.closed.keys())
+    }
+
+    fn closed(&self, source: Source) -> Option<Millis> {
+        self.closed.get(&source).copied()
+    }
+
     fn least_closed(&self) -> Minute {
         self.closed.values().min().map_or(Minute::MAX, |closed| Minute::of(*closed))
     }
@@ -93,9 +107,58 @@ pub struct Sums {
     /// One for each range, in order.
     pub counts: Vec<Counts>,
     /// How far the folds had come before anything else was read.
-    pub marks: Watermarks,
+    pub marks: Arc<Watermarks>,
     /// What they are worth together.
     pub standing: Standing,
+}
+
+/// A question: ranges as the buckets that answer them.
+pub(crate) struct Question {
+    /// For each range its buckets.
+    pub(crate) plans: Vec<Vec<Run>>,
+    /// Where the last range ends.
+    pub(crate) end: Minute,
+}
+
+impl Question {
+    /// The plan of half-open `ranges`, which may overlap.
+    pub(crate) fn plan(ranges: &[(Minute, Minute)], kept: &Kept<'_>) -> Result<Self, Gone> {
+        let plans = ranges.iter().map(|(start, end)| plan(*start, *end, kept)).collect::<Result<_, _>>()?;
+        Ok(Self { plans, end: ranges.iter().map(|(_, end)| *end).max().unwrap_or(Minute::MIN) })
+    }
+
+    /// All its runs.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = Run> {
+        self.plans.iter().flatten().copied()
+    }
+
+    /// Its answer, once all buckets of its runs are known.
+    pub(crate) fn answer(&self, cells: &Cells, marks: Arc<Watermarks>, stale: Option<Duration>) -> Sums {
+        let counts = self.plans.iter().map(|runs| runs.iter().fold(Counts::ZERO, |sum, run| sum + cells.sum(run))).collect();
+        Sums { counts, standing: Standing { lasts: marks.lasts(self.end), stale }, marks }
+    }
+}
+
+/// What buckets hold, over all sources, in the order of tier and start; what is not here holds nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Cells(Vec<((Tier, Minute), Counts)>);
+
+impl Cells {
+    /// Adds a bucket, which lies behind all others.
+    pub(crate) fn push(&mut self, tier: Tier, start: Minute, counts: Counts) {
+        debug_assert!(self.0.last().is_none_or(|(last, _)| *last < (tier, start)), "{tier:?} {start}");
+        self.0.push(((tier, start), counts));
+    }
+
+    /// The buckets of a run that hold anything.
+    pub(crate) fn of(&self, Run { tier, start, end }: &Run) -> &[((Tier, Minute), Counts)] {
+        let before = |at: Minute| self.0.partition_point(|(key, _)| *key < (*tier, at));
+        self.0.get(before(*start)..before(*end)).unwrap_or_default()
+    }
+
+    fn sum(&self, run: &Run) -> Counts {
+        self.of(run).iter().fold(Counts::ZERO, |sum, (_, counts)| sum + *counts)
+    }
 }
 
 /// Reads sums from a store.
@@ -117,25 +180,34 @@ impl Reader<'_> {
     /// # Errors
     /// If the store fails, or a range needs buckets whose time to live has passed.
     pub async fn sums(&self, entity: &Entity, ranges: &[(Minute, Minute)], now: Millis) -> Result<Sums, ReadError> {
-        let marks = Watermarks::of(&self.store.read_checkpoints().await?, self.sources);
+        let marks = self.watermarks().await?;
         let kept = Kept { settings: self.settings, clock: now.max(marks.clock) };
-        let plans: Vec<Vec<Run>> = ranges.iter().map(|(start, end)| plan(*start, *end, &kept)).collect::<Result<_, _>>()?;
+        let question = Question::plan(ranges, &kept)?;
+        let cells = self.cells(entity, question.runs().collect(), &marks, kept.clock).await?;
+        Ok(question.answer(&cells, Arc::new(marks), None))
+    }
 
-        let (minutes, rollups): (Vec<Run>, Vec<Run>) = plans.iter().flatten().partition(|run| run.tier == Tier::Minute);
+    /// How far the folds have come.
+    pub(crate) async fn watermarks(&self) -> Result<Watermarks, StoreError> {
+        Ok(Watermarks::of(&self.store.read_checkpoints().await?, self.sources))
+    }
+
+    /// What the buckets of `runs` hold. `marks` were read before; `clock` is the later of the wall's and the log's.
+    pub(crate) async fn cells(&self, entity: &Entity, runs: Vec<Run>, marks: &Watermarks, clock: Millis) -> Result<Cells, StoreError> {
+        let (minutes, rollups): (Vec<Run>, Vec<Run>) = runs.into_iter().partition(|run| run.tier == Tier::Minute);
+        let rollups = slices(rollups);
         let tails = rollups.iter().filter_map(|run| tail(run, marks.least_closed()));
-        let last = horizon(kept.clock, self.settings);
+        let last = horizon(clock, self.settings);
         let minutes = slices(minutes.into_iter().chain(tails).filter_map(|run| run.until(last)).collect());
 
-        let mut cells = Cells { marks: &marks, rollups: BTreeMap::new(), minutes: BTreeMap::new() };
-        for (tier, row) in self.read(entity, slices(rollups)).await? {
-            cells.add(tier, &row);
+        let mut sums = Summing { marks, cells: BTreeMap::new(), covered: BTreeMap::new() };
+        for (tier, row) in self.read(entity, rollups.clone()).await? {
+            sums.add_rollup(tier, &row);
         }
-        for (tier, row) in self.read(entity, minutes).await? {
-            cells.add(tier, &row);
+        for (_, row) in self.read(entity, minutes).await? {
+            sums.add_minute(&row, &rollups);
         }
-        let counts = plans.iter().map(|runs| runs.iter().fold(Counts::ZERO, |sum, run| sum + cells.sum(run))).collect();
-        let end = ranges.iter().map(|(_, end)| *end).max().unwrap_or(Minute::MIN);
-        Ok(Sums { counts, standing: Standing::fresh(marks.lasts(end)), marks })
+        Ok(Cells(sums.cells.into_iter().collect()))
     }
 
     async fn read(&self, entity: &Entity, runs: Vec<Run>) -> Result<Vec<(Tier, SliceRow)>, StoreError> {
@@ -153,7 +225,7 @@ impl Reader<'_> {
 ///
 /// A range can end far in the future, and so can the bucket of this day or year; a store that keeps a partition for each day of minutes
 /// would be asked for each of these days.
-fn horizon(clock: Millis, settings: &FoldSettings) -> Minute {
+pub(crate) fn horizon(clock: Millis, settings: &FoldSettings) -> Minute {
     Minute::of(clock.plus(CLOCK_TOLERANCE_MS + settings.max_skew_ms)).plus(1)
 }
 
@@ -163,42 +235,33 @@ fn tail(run: &Run, least_closed: Minute) -> Option<Run> {
     (start < run.end).then_some(Run { tier: Tier::Minute, start, end: run.end })
 }
 
-/// What was read of one entity, of sources with a checkpoint.
-struct Cells<'a> {
+/// Rows of sources with a checkpoint, summed as they come: rollups first.
+struct Summing<'a> {
     marks: &'a Watermarks,
-    rollups: BTreeMap<(Tier, Minute, Source), (Counts, Millis)>,
-    minutes: BTreeMap<(Minute, Source), Counts>,
+    cells: BTreeMap<(Tier, Minute), Counts>,
+    /// Of each rollup row, up to where it holds its source's minutes.
+    covered: BTreeMap<(Tier, Minute, Source), Millis>,
 }
 
-impl Cells<'_> {
-    fn add(&mut self, tier: Tier, SliceRow { start, source, stored }: &SliceRow) {
-        if !self.marks.closed.contains_key(source) {
-            return;
-        }
-        if tier == Tier::Minute {
-            self.minutes.insert((*start, *source), stored.row.counts);
-        } else {
-            self.rollups.insert((tier, *start, *source), (stored.row.counts, stored.row.through));
+impl Summing<'_> {
+    fn add_rollup(&mut self, tier: Tier, SliceRow { start, source, stored }: &SliceRow) {
+        if self.marks.closed(*source).is_some() {
+            self.covered.insert((tier, *start, *source), stored.row.through);
+            *self.cells.entry((tier, *start)).or_default() += stored.row.counts;
         }
     }
 
-    fn sum(&self, run: &Run) -> Counts {
-        let Run { tier, start, end } = *run;
-        if tier == Tier::Minute {
-            let minutes = self.minutes.range((start, Source(0))..(end, Source(0)));
-            return minutes.fold(Counts::ZERO, |sum, (_, counts)| sum + *counts);
+    /// Adds a minute for itself, and to those buckets of `rollups` whose rows do not hold it.
+    fn add_minute(&mut self, SliceRow { start, source, stored }: &SliceRow, rollups: &[Run]) {
+        let Some(closed) = self.marks.closed(*source) else { return };
+        let counts = stored.row.counts;
+        *self.cells.entry((Tier::Minute, *start)).or_default() += counts;
+        for run in rollups.iter().filter(|run| run.start <= *start && *start < run.end) {
+            let bucket = run.tier.bucket(*start).start;
+            let through = self.covered.get(&(run.tier, bucket, *source)).copied().unwrap_or(Millis::NEVER);
+            if start.start() >= through.max(closed) {
+                *self.cells.entry((run.tier, bucket)).or_default() += counts;
+            }
         }
-        let rows = self.rollups.range((tier, start, Source(0))..(tier, end, Source(0)));
-        let rolled_up = rows.fold(Counts::ZERO, |sum, (_, (counts, _))| sum + *counts);
-        let Some(tail) = tail(run, self.marks.least_closed()) else { return rolled_up };
-        let open = self.minutes.range((tail.start, Source(0))..(tail.end, Source(0)));
-        open.filter(|((minute, source), _)| !self.is_rolled_up(tier, *minute, *source)).fold(rolled_up, |sum, (_, counts)| sum + *counts)
-    }
-
-    /// Whether a source's minute is in the row of its bucket: it starts before `max(row.through, closed)`.
-    fn is_rolled_up(&self, tier: Tier, minute: Minute, source: Source) -> bool {
-        let through = self.rollups.get(&(tier, tier.bucket(minute).start, source)).map_or(Millis::NEVER, |(_, through)| *through);
-        let closed = self.marks.closed.get(&source).copied().unwrap_or(Millis::NEVER);
-        minute.start() < through.max(closed)
     }
 }
