@@ -10,6 +10,7 @@
 //! | [`calendar`] | where points begin, in any time zone |
 //! | [`plan`] | a range as the fewest stored buckets |
 //! | [`read`] | sums of stored cells, and what is complete |
+//! | [`cache`] | hot results: pieces that questions share |
 //! | [`standing`] | how long an answer lasts, and whether it is stale |
 //! | `answer` | a body and its standing as a response |
 //! | `formats` | JSON, CSV or Arrow, as the request accepts |
@@ -25,6 +26,7 @@
 mod admission;
 mod answer;
 mod api;
+pub mod cache;
 pub mod calendar;
 pub mod docs;
 pub mod error;

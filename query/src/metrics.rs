@@ -22,6 +22,33 @@ pub struct Metrics {
     store_errors: Counter,
     log_errors: Counter,
     pub(crate) streams: Gauge,
+    pub(crate) cache: CacheMetrics,
+}
+
+/// What the cache of pieces tells. Clones share their values.
+#[derive(Clone, Debug, Default)]
+pub struct CacheMetrics {
+    pub(crate) hits: Counter,
+    pub(crate) misses: Counter,
+    pub(crate) coalesced: Counter,
+    pub(crate) stale: Counter,
+    pub(crate) bytes: Gauge,
+}
+
+impl CacheMetrics {
+    fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("cache");
+        registry.register("hits", "Pieces of series that were held", self.hits.clone());
+        registry.register("misses", "Pieces of series that were read from the store", self.misses.clone());
+        registry.register("coalesced", "Pieces of series that were being read for another request", self.coalesced.clone());
+        registry.register("stale", "Sums that were older than they may be, because the store was away", self.stale.clone());
+        registry.register_with_unit("held", "About how much memory the pieces take", Unit::Bytes, self.bytes.clone());
+    }
+
+    /// So many pieces were held, were read, and were being read for another request.
+    pub fn pieces(&self) -> (u64, u64, u64) {
+        (self.hits.get(), self.misses.get(), self.coalesced.get())
+    }
 }
 
 /// A route's own metrics.
@@ -53,6 +80,7 @@ impl Default for Metrics {
             store_errors: Counter::default(),
             log_errors: Counter::default(),
             streams: Gauge::default(),
+            cache: CacheMetrics::default(),
         }
     }
 }
@@ -66,6 +94,7 @@ impl Metrics {
         registry.register("store_errors", "Answers that failed because of the store", self.store_errors.clone());
         registry.register("log_errors", "Answers that failed because of the log", self.log_errors.clone());
         registry.register("record_streams", "Open streams of records", self.streams.clone());
+        self.cache.register(registry);
     }
 
     /// `route` is the pattern of the path, so there are few.

@@ -19,6 +19,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::admission::{Admission, admit};
+use crate::cache::Cache;
 use crate::error::{Fault, QueryError};
 use crate::metrics::Metrics;
 use crate::rate::Rate;
@@ -43,13 +44,15 @@ pub struct QueryLimits {
     pub reads_at_once: usize,
     /// The most record streams open at once.
     pub streams_at_once: usize,
+    /// About how many bytes of counts and answers are kept to be given again: three quarters counts, the rest answers. 0 keeps nothing.
+    pub cache_bytes: usize,
     /// How long a request may take until its answer begins.
     pub timeout: Duration,
 }
 
 impl Default for QueryLimits {
     /// 50,000 points, 64 requests of 16 reads, 0.25 s until they begin and 10 s until they are answered, 5,000 a second of one client,
-    /// 16 streams.
+    /// 16 streams, 128 MiB kept.
     fn default() -> Self {
         Self {
             points: 50_000,
@@ -58,6 +61,7 @@ impl Default for QueryLimits {
             rate: 5_000,
             reads_at_once: 16,
             streams_at_once: 16,
+            cache_bytes: 128 << 20,
             timeout: Duration::from_secs(10),
         }
     }
@@ -74,21 +78,28 @@ pub struct QueryService {
     pub(crate) admission: Admission,
     rate: Option<Arc<Rate>>,
     settings: FoldSettings,
+    cache: Option<Arc<Cache>>,
 }
 
 impl QueryService {
     /// A service over the store of `log`'s counts; `settings` are the fold's.
     pub fn new(store: Arc<dyn CountStore>, log: Arc<dyn EventLog>, settings: FoldSettings, limits: QueryLimits) -> Self {
+        let metrics = Metrics::default();
+        let cache = (limits.cache_bytes > 0).then(|| {
+            let (store, log) = (Arc::clone(&store), Arc::clone(&log));
+            Arc::new(Cache::new(store, log, settings.clone(), &limits, metrics.cache.clone(), Instant::now()))
+        });
         Self {
             store,
             log,
             limits,
-            metrics: Metrics::default(),
+            metrics,
             streams: Arc::new(Semaphore::new(limits.streams_at_once)),
             stopped: watch::Sender::new(false),
             admission: Admission::new(&limits),
             rate: Rate::new(limits.rate),
             settings,
+            cache,
         }
     }
 
@@ -104,7 +115,10 @@ impl QueryService {
 
     /// The counts of `entity` in each of the half-open `ranges`, and what they are worth. Every answer with counts comes through here.
     pub(crate) async fn sums(&self, entity: &Entity, ranges: &[(Minute, Minute)], now: Millis) -> Result<Sums, QueryError> {
-        Ok(self.reader().sums(entity, ranges, now).await?)
+        Ok(match &self.cache {
+            Some(cache) => cache.sums(entity, ranges, now, Instant::now()).await?,
+            None => self.reader().sums(entity, ranges, now).await?,
+        })
     }
 
     pub(crate) fn reader(&self) -> Reader<'_> {
