@@ -51,9 +51,9 @@ use self::chunk::Chunk;
 use self::fill::Claims;
 use self::shelf::{Piece, Shelf};
 use self::view::{EPOCH, Present, View};
+use crate::QueryLimits;
 use crate::metrics::CacheMetrics;
 use crate::plan::Kept;
-use crate::QueryLimits;
 use crate::read::{Cells, Question, ReadError, Reader, Sums, horizon};
 
 /// Late changes show within this time. A sealed piece is stale when nobody could look for changes for longer.
@@ -116,13 +116,7 @@ impl Cache {
     ///
     /// # Errors
     /// If a range needs buckets whose time to live has passed, or something is needed that is not held and the store does not tell.
-    pub async fn sums(
-        self: &Arc<Self>,
-        entity: &Entity,
-        ranges: &[(Minute, Minute)],
-        now: Millis,
-        at: Instant,
-    ) -> Result<Sums, ReadError> {
+    pub async fn sums(self: &Arc<Self>, entity: &Entity, ranges: &[(Minute, Minute)], now: Millis, at: Instant) -> Result<Sums, ReadError> {
         let (view, is_fresh) = self.view(at).await?;
         let clock = now.max(view.marks.clock);
         let question = Question::plan(ranges, &Kept { settings: &self.settings, clock })?;
@@ -139,6 +133,12 @@ impl Cache {
             self.metrics.stale.inc();
         }
         Ok(gathered.answer(&question, &view, known.map(|known| at.saturating_duration_since(known))))
+    }
+
+    /// About how many bytes the pieces take.
+    pub fn held_bytes(&self) -> u64 {
+        self.shelves.run_pending_tasks();
+        self.shelves.weighted_size()
     }
 
     fn reader(&self) -> Reader<'_> {

@@ -46,7 +46,7 @@ impl Site {
     }
 
     pub fn new() -> Self {
-        Self::open(FoldSettings::default(), QueryLimits::default())
+        Self::open(FoldSettings::default(), QueryLimits { cache_bytes: 0, ..QueryLimits::default() })
     }
 
     /// Writes the cells of an entity of source 0 in every tier, as if it had closed all its minutes.

@@ -1,0 +1,123 @@
+//! A real store behind a gate: reads are counted, and wait or fail while the gate is not open.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use aggregator::{BucketPage, BucketRow, CountStore, ImportProgress, Slice, SliceRow, SpaceInfo, StoreError, Touched, VideoInfo};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use schemas::{CellKey, Checkpoint, LogId, Source, StoredRow};
+use tokio::sync::watch;
+
+/// What becomes of a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    Open,
+    /// Reads wait until it is not shut.
+    Shut,
+    /// Slices wait, everything else is read.
+    ShutForSlices,
+    Broken,
+}
+
+pub(crate) struct Gated {
+    pub(crate) store: Arc<dyn CountStore>,
+    gate: watch::Sender<Gate>,
+    slices: AtomicUsize,
+    checkpoints: AtomicUsize,
+}
+
+impl Gated {
+    pub(crate) fn new(store: Arc<dyn CountStore>) -> Self {
+        Self { store, gate: watch::Sender::new(Gate::Open), slices: AtomicUsize::new(0), checkpoints: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn set(&self, gate: Gate) {
+        self.gate.send_replace(gate);
+    }
+
+    /// Slices that were begun to be read since this was last asked.
+    pub(crate) fn slices(&self) -> usize {
+        self.slices.swap(0, Ordering::Relaxed)
+    }
+
+    /// How often checkpoints were begun to be read since this was last asked.
+    pub(crate) fn checkpoints(&self) -> usize {
+        self.checkpoints.swap(0, Ordering::Relaxed)
+    }
+
+    async fn pass(&self, is_slice: bool) -> Result<(), StoreError> {
+        let waits = |gate: Gate| gate == Gate::Shut || gate == Gate::ShutForSlices && is_slice;
+        let mut gate = self.gate.subscribe();
+        let gate = gate.wait_for(|gate| !waits(*gate)).await.map(|gate| *gate);
+        if gate.is_ok_and(|gate| gate != Gate::Broken) { Ok(()) } else { Err(StoreError::Unavailable("broken".into())) }
+    }
+}
+
+impl CountStore for Gated {
+    fn read_slice(&self, slice: Slice) -> BoxFuture<'_, Result<Vec<SliceRow>, StoreError>> {
+        async move {
+            self.slices.fetch_add(1, Ordering::Relaxed);
+            self.pass(true).await?;
+            self.store.read_slice(slice).await
+        }
+        .boxed()
+    }
+    fn read_checkpoints(&self) -> BoxFuture<'_, Result<Vec<(Source, Checkpoint)>, StoreError>> {
+        async move {
+            self.checkpoints.fetch_add(1, Ordering::Relaxed);
+            self.pass(false).await?;
+            self.store.read_checkpoints().await
+        }
+        .boxed()
+    }
+    fn read_touched(&self) -> BoxFuture<'_, Result<Vec<(Source, Touched)>, StoreError>> {
+        async move {
+            self.pass(false).await?;
+            self.store.read_touched().await
+        }
+        .boxed()
+    }
+    fn read_cells(&self, keys: Vec<CellKey>) -> BoxFuture<'_, Result<Vec<Option<StoredRow>>, StoreError>> {
+        self.store.read_cells(keys)
+    }
+    fn read_bucket(&self, page: BucketPage) -> BoxFuture<'_, Result<Vec<BucketRow>, StoreError>> {
+        self.store.read_bucket(page)
+    }
+    fn write_touched(&self, source: Source, days: Vec<Touched>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.write_touched(source, days)
+    }
+    fn write_rows(&self, rows: Arc<Vec<(CellKey, StoredRow)>>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.write_rows(rows)
+    }
+    fn write_checkpoint(&self, source: Source, checkpoint: Checkpoint) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.write_checkpoint(source, checkpoint)
+    }
+    fn read_video(&self, video_id: String) -> BoxFuture<'_, Result<Option<VideoInfo>, StoreError>> {
+        self.store.read_video(video_id)
+    }
+    fn write_video(&self, video_id: String, info: VideoInfo) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.write_video(video_id, info)
+    }
+    fn read_space(&self, space_id: String) -> BoxFuture<'_, Result<Option<SpaceInfo>, StoreError>> {
+        self.store.read_space(space_id)
+    }
+    fn write_space(&self, space_id: String, info: SpaceInfo) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.write_space(space_id, info)
+    }
+    fn read_import(&self, content: String) -> BoxFuture<'_, Result<Option<ImportProgress>, StoreError>> {
+        self.store.read_import(content)
+    }
+    fn write_import(&self, content: String, progress: ImportProgress) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.write_import(content, progress)
+    }
+    fn failure(&self) -> Option<String> {
+        self.store.failure()
+    }
+    fn on_failure(&self) -> BoxFuture<'static, String> {
+        self.store.on_failure()
+    }
+    fn log_id(&self) -> LogId {
+        self.store.log_id()
+    }
+}
