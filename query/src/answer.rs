@@ -64,7 +64,8 @@ fn worth(mut response: Response, standing: Standing) -> Response {
     response
 }
 
-const fn cache_control(standing: Standing) -> &'static str {
+/// For how long an answer may be kept by others.
+pub(crate) const fn cache_control(standing: Standing) -> &'static str {
     match standing {
         Standing { stale: Some(_), .. } => "no-store",
         Standing { lasts: Lasts::Open, .. } => "public, max-age=1",

@@ -22,6 +22,10 @@ answers_with!(
     pub(crate) CountProblems = [ANY, ASKED, STORE, &["too-many-points", "resolution-gone"]]
 );
 answers_with!(
+    /// How a list or a report is refused.
+    pub(crate) ListProblems = [ANY, ASKED, STORE, &["resolution-gone"]]
+);
+answers_with!(
     /// How an answer about one video is refused.
     pub(crate) VideoProblems = [ANY, ASKED, STORE, &["unknown-video"]]
 );
@@ -173,7 +177,8 @@ impl PartialSchema for Format {
     }
 }
 
-fn one_of(names: impl IntoIterator<Item = &'static str>, says: &str) -> RefOr<Schema> {
+/// A text that is one of some.
+pub(crate) fn one_of(names: impl IntoIterator<Item = &'static str>, says: &str) -> RefOr<Schema> {
     Schema::from(ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).description(Some(says))).into()
 }
 

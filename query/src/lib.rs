@@ -17,6 +17,8 @@
 //! | `series` | counts point by point |
 //! | [`service`] | [`QueryService`], [`router`]: the routes and the limits that hold for all |
 //! | `admission`, `rate` | how many requests at once, and of one client |
+//! | `top` | lists of the most viewed |
+//! | `report` | every video of a day |
 //! | `views`, `video`, `status`, `records`, `imports` | one kind of question each |
 //! | [`docs`] | `/openapi.json` |
 //! | `api` | what the OpenAPI document says of what these share |
@@ -38,10 +40,12 @@ pub mod plan;
 mod rate;
 pub mod read;
 mod records;
+mod report;
 mod series;
 pub mod service;
 pub mod standing;
 mod status;
+mod top;
 mod video;
 mod views;
 

@@ -22,6 +22,7 @@ pub struct Metrics {
     store_errors: Counter,
     log_errors: Counter,
     pub(crate) streams: Gauge,
+    lists: Histogram,
     pub(crate) cache: CacheMetrics,
 }
 
@@ -81,6 +82,8 @@ impl Default for Metrics {
             log_errors: Counter::default(),
             streams: Gauge::default(),
             cache: CacheMetrics::default(),
+            // 0.2 ms to 26 s.
+            lists: Histogram::new(exponential_buckets(0.0002, 2.0, 18)),
         }
     }
 }
@@ -93,6 +96,7 @@ impl Metrics {
         registry.register_with_unit("request", "From a request to its answer's head, by route", Unit::Seconds, self.seconds.clone());
         registry.register("store_errors", "Answers that failed because of the store", self.store_errors.clone());
         registry.register("log_errors", "Answers that failed because of the log", self.log_errors.clone());
+        registry.register_with_unit("top_list", "From the beginning to the end of making a top list", Unit::Seconds, self.lists.clone());
         registry.register("record_streams", "Open streams of records", self.streams.clone());
         self.cache.register(registry);
     }
@@ -123,6 +127,11 @@ impl Metrics {
 
     fn counter(&self, route: &str, status: u16) -> Counter {
         self.requests.get_or_create(&Answered { route: route.to_owned(), status }).clone()
+    }
+
+    /// A top list was made.
+    pub(crate) fn listed(&self, seconds: f64) {
+        self.lists.observe(seconds);
     }
 
     pub(crate) fn failed(&self, fault: Fault) {

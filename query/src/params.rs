@@ -18,7 +18,7 @@ const MS_PER_MINUTE: i64 = 60_000;
 const DAY_MINUTES: i32 = 1_440;
 
 /// Which count of a cell is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Metric {
     /// Every counted view.
     #[default]
@@ -194,8 +194,8 @@ fn out_of_range(name: &str) -> Problem {
     Problem::bad_parameter(name, detail)
 }
 
-/// The first whole minute at or after an instant.
-fn minute_up(name: &str, at: Millis) -> Result<Minute, Problem> {
+/// The first whole minute at or after an instant, from year 1 to 6000.
+pub(crate) fn minute_up(name: &str, at: Millis) -> Result<Minute, Problem> {
     let minute = Minute::of(at.plus(MS_PER_MINUTE - 1));
     if minute > Minute::MIN && minute <= Minute::MAX { Ok(minute) } else { Err(out_of_range(name)) }
 }

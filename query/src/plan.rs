@@ -77,17 +77,25 @@ impl Kept<'_> {
 /// # Errors
 /// If a part of it is covered by no bucket that is kept.
 pub fn plan(start: Minute, end: Minute, kept: &Kept<'_>) -> Result<Vec<Run>, Gone> {
+    plan_by(&[Tier::Year, Tier::Day, Tier::Hour, Tier::Minute], start, end, kept)
+}
+
+/// The same with some tiers only, coarse to fine.
+///
+/// # Errors
+/// If a part of it is covered by no bucket of these tiers that is kept.
+pub fn plan_by(tiers: &[Tier], start: Minute, end: Minute, kept: &Kept<'_>) -> Result<Vec<Run>, Gone> {
     let mut runs = Vec::new();
-    cover(start, end, &[Tier::Year, Tier::Day, Tier::Hour, Tier::Minute], kept, &mut runs)?;
+    cover(start, end, tiers, kept, &mut runs).map_err(|(start, end)| gone(start, end, tiers, kept))?;
     Ok(runs)
 }
 
-/// Takes what the coarsest of `tiers` can, and leaves both ends to the finer ones.
-fn cover(start: Minute, end: Minute, tiers: &[Tier], kept: &Kept<'_>, runs: &mut Vec<Run>) -> Result<(), Gone> {
+/// Takes what the coarsest of `tiers` can, and leaves both ends to the finer ones. The error is the part that none covers.
+fn cover(start: Minute, end: Minute, tiers: &[Tier], kept: &Kept<'_>, runs: &mut Vec<Run>) -> Result<(), (Minute, Minute)> {
     if start >= end {
         return Ok(());
     }
-    let Some((&tier, finer)) = tiers.split_first() else { return Err(gone(start, end, kept)) };
+    let Some((&tier, finer)) = tiers.split_first() else { return Err((start, end)) };
     let (from, to) = (first_at_or_after(tier, start).max(kept.oldest(tier)), tier.bucket(end).start);
     if from >= to {
         return cover(start, end, finer, kept, runs);
@@ -102,10 +110,10 @@ fn first_at_or_after(tier: Tier, minute: Minute) -> Minute {
     if bucket.start == minute { minute } else { bucket.end() }
 }
 
-fn gone(start: Minute, end: Minute, kept: &Kept<'_>) -> Gone {
+fn gone(start: Minute, end: Minute, tiers: &[Tier], kept: &Kept<'_>) -> Gone {
     let whole = |tier: &Tier| Bucket::is_aligned(*tier, start) && Bucket::is_aligned(*tier, end);
-    let tier = Tier::ALL.into_iter().rev().find(whole).unwrap_or(Tier::Minute);
-    let finer = Tier::ALL.into_iter().filter(|other| *other <= tier);
+    let tier = tiers.iter().copied().find(whole).unwrap_or(Tier::Minute);
+    let finer = tiers.iter().copied().filter(|other| *other <= tier);
     Gone { tier, start, end, oldest: finer.map(|tier| kept.oldest(tier)).min().unwrap_or(Minute::NEVER) }
 }
 

@@ -24,7 +24,8 @@ use crate::error::{Fault, QueryError};
 use crate::metrics::Metrics;
 use crate::rate::Rate;
 use crate::read::{Reader, Sums};
-use crate::{api, imports, records, status, video, views};
+use crate::top::Shelf;
+use crate::{api, imports, records, report, status, top, video, views};
 
 /// The longest body of a PUT, in bytes.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -48,11 +49,17 @@ pub struct QueryLimits {
     pub cache_bytes: usize,
     /// How long a request may take until its answer begins.
     pub timeout: Duration,
+    /// The most entries of a top list.
+    pub top_entries: usize,
+    /// The most days that a top list is over.
+    pub top_days: i32,
+    /// The memory in which top lists are kept, and what makes the next one quick.
+    pub top_bytes: u64,
 }
 
 impl Default for QueryLimits {
     /// 50,000 points, 64 requests of 16 reads, 0.25 s until they begin and 10 s until they are answered, 5,000 a second of one client,
-    /// 16 streams, 128 MiB kept.
+    /// 16 streams, 128 MiB kept; top lists of 1,000 entries over 366 days, kept in 64 MiB.
     fn default() -> Self {
         Self {
             points: 50_000,
@@ -63,6 +70,9 @@ impl Default for QueryLimits {
             streams_at_once: 16,
             cache_bytes: 128 << 20,
             timeout: Duration::from_secs(10),
+            top_entries: 1_000,
+            top_days: 366,
+            top_bytes: 64 * 1024 * 1024,
         }
     }
 }
@@ -76,6 +86,7 @@ pub struct QueryService {
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) stopped: watch::Sender<bool>,
     pub(crate) admission: Admission,
+    pub(crate) tops: Shelf,
     rate: Option<Arc<Rate>>,
     settings: FoldSettings,
     cache: Option<Arc<Cache>>,
@@ -97,6 +108,7 @@ impl QueryService {
             streams: Arc::new(Semaphore::new(limits.streams_at_once)),
             stopped: watch::Sender::new(false),
             admission: Admission::new(&limits),
+            tops: Shelf::new(limits.top_bytes),
             rate: Rate::new(limits.rate),
             settings,
             cache,
@@ -160,6 +172,9 @@ fn routes() -> OpenApiRouter<Arc<QueryService>> {
         .routes(routes!(views::of_space))
         .routes(routes!(views::of_site))
         .routes(routes!(video::show, video::set))
+        .routes(routes!(top::videos))
+        .routes(routes!(top::spaces))
+        .routes(routes!(report::show))
         .routes(routes!(status::show))
         .routes(routes!(records::stream))
         .routes(routes!(imports::show, imports::set))

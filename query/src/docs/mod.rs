@@ -18,6 +18,7 @@ const TAGS: &[(&str, &str)] = &[
     ("Videos", "One video: its views over time, and what is known of it."),
     ("Spaces", "All videos of a space (a channel) together."),
     ("Site", "Everything together."),
+    ("Lists", "Those that were viewed most, those that rise, and all videos of a day."),
     ("Operation", "How the system is doing, and what its operators and tools need."),
 ];
 
