@@ -7,7 +7,7 @@
 //! | open | `public, max-age=1` |
 //! | complete | `public, max-age=5`: the bound within which late events show |
 //! | final | `public, max-age=60` |
-//! | stale | `no-store`, and `Tallymark-Stale` says for how many seconds |
+//! | stale | `no-store`, and `Tallymark-Stale` and the body's `stale_seconds` say for how many seconds |
 
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, header};
@@ -36,7 +36,7 @@ impl<T: Serialize + Tabular> Answer<T> {
         let mut response = match format {
             Format::Json => self.into_response(),
             Format::Table(format) => {
-                let stale = self.standing.stale.map(|stale| stale.as_secs().to_string());
+                let stale = self.standing.stale_seconds().map(|stale| stale.to_string());
                 let response = self.body.table().with("stale_seconds", stale).response(format)?;
                 worth(response, self.standing)
             }
@@ -48,16 +48,28 @@ impl<T: Serialize + Tabular> Answer<T> {
 
 impl<T: Serialize> IntoResponse for Answer<T> {
     fn into_response(self) -> Response {
-        worth(Json(self.body).into_response(), self.standing)
+        let response = match self.standing.stale_seconds() {
+            None => Json(self.body).into_response(),
+            Some(stale_seconds) => Json(Stale { body: self.body, stale_seconds }).into_response(),
+        };
+        worth(response, self.standing)
     }
+}
+
+/// A body that says that it is out of date.
+#[derive(Serialize)]
+struct Stale<T> {
+    #[serde(flatten)]
+    body: T,
+    stale_seconds: u64,
 }
 
 /// Says of a response what it is worth.
 fn worth(mut response: Response, standing: Standing) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache_control(standing)));
-    if let Some(stale) = standing.stale {
-        headers.insert(STALE, HeaderValue::from(stale.as_secs()));
+    if let Some(stale) = standing.stale_seconds() {
+        headers.insert(STALE, HeaderValue::from(stale));
     }
     // For whoever keeps rendered answers.
     response.extensions_mut().insert(standing);

@@ -33,11 +33,13 @@ pub struct CacheMetrics {
     pub(crate) misses: Counter,
     pub(crate) coalesced: Counter,
     pub(crate) stale: Counter,
+    pub(crate) reads: Counter,
     pub(crate) bytes: Gauge,
 }
 
 impl CacheMetrics {
     fn register(&self, registry: &mut Registry) {
+        registry.register("store_reads", "Readings of missing pieces, each of few slices", self.reads.clone());
         let registry = registry.sub_registry_with_prefix("cache");
         registry.register("hits", "Pieces of series that were held", self.hits.clone());
         registry.register("misses", "Pieces of series that were read from the store", self.misses.clone());

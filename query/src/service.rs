@@ -20,6 +20,7 @@ use utoipa_axum::routes;
 
 use crate::admission::{Admission, admit};
 use crate::cache::Cache;
+use crate::cache::rendered::{Rendered, keep};
 use crate::error::{Fault, QueryError};
 use crate::metrics::Metrics;
 use crate::rate::Rate;
@@ -90,16 +91,19 @@ pub struct QueryService {
     rate: Option<Arc<Rate>>,
     settings: FoldSettings,
     cache: Option<Arc<Cache>>,
+    pub(crate) rendered: Option<Rendered>,
 }
 
 impl QueryService {
     /// A service over the store of `log`'s counts; `settings` are the fold's.
     pub fn new(store: Arc<dyn CountStore>, log: Arc<dyn EventLog>, settings: FoldSettings, limits: QueryLimits) -> Self {
         let metrics = Metrics::default();
+        let began = Instant::now();
         let cache = (limits.cache_bytes > 0).then(|| {
             let (store, log) = (Arc::clone(&store), Arc::clone(&log));
-            Arc::new(Cache::new(store, log, settings.clone(), &limits, metrics.cache.clone(), Instant::now()))
+            Arc::new(Cache::new(store, log, settings.clone(), &limits, metrics.cache.clone(), began))
         });
+        let rendered = cache.is_some().then(|| Rendered::new(limits.cache_bytes / 4, began));
         Self {
             store,
             log,
@@ -112,6 +116,7 @@ impl QueryService {
             rate: Rate::new(limits.rate),
             settings,
             cache,
+            rendered,
         }
     }
 
@@ -154,6 +159,7 @@ pub fn router(service: Arc<QueryService>) -> Router {
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         // From here on outwards: what is kept and given again costs no place, but counts for its client.
         .route_layer(from_fn_with_state(Arc::clone(&service), admit))
+        .route_layer(from_fn_with_state(Arc::clone(&service), keep))
         .route_layer(from_fn_with_state(Arc::clone(&service), guard))
         .with_state(service)
 }

@@ -28,6 +28,11 @@ impl Standing {
         Self { lasts, stale: None }
     }
 
+    /// For how many seconds it has been stale, rounded up.
+    pub fn stale_seconds(self) -> Option<u64> {
+        self.stale.map(|age| age.as_secs() + u64::from(age.subsec_nanos() > 0))
+    }
+
     /// Of an answer that is made of two.
     #[must_use]
     pub fn and(self, other: Self) -> Self {

@@ -272,6 +272,13 @@ pub(crate) const KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "cache_size",
+        default: "128MiB",
+        allowed: "0 (keep nothing) or a size from 1MiB to 1TiB",
+        meaning: "how much memory is for counts and answers that are asked for again; 0 reads the store for every question",
+        set: |s, text| put(&mut s.cache_bytes, value::bytes(text).filter(|n| *n == 0 || (1 << 20..=1 << 40).contains(n))),
+    },
+    Key {
         name: "max_connections",
         default: "1024",
         allowed: "a whole number from 1 to 100000",

@@ -45,6 +45,8 @@ pub(crate) struct Settings {
     pub(crate) max_events: usize,
     pub(crate) max_inflight_bytes: u32,
     pub(crate) max_connections: usize,
+    /// How much memory answers that are asked for again may take, in bytes.
+    pub(crate) cache_bytes: usize,
     pub(crate) header_timeout: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) stop_delay: Duration,

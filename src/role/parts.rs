@@ -63,7 +63,8 @@ impl Parts {
         let collector = role.collects().then(|| Arc::new(collector(&backends, settings)));
         let queries = backends.store.as_ref().filter(|_| role.answers()).map(|store| {
             let (store, log) = (Arc::clone(store), Arc::clone(&backends.log));
-            Arc::new(QueryService::new(store, log, settings.fold.clone(), QueryLimits::default()))
+            let limits = QueryLimits { cache_bytes: settings.cache_bytes, ..QueryLimits::default() };
+            Arc::new(QueryService::new(store, log, settings.fold.clone(), limits))
         });
         Ok(Self { role, backends, workers, collector, queries, stopping: Arc::default() })
     }

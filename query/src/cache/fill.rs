@@ -114,6 +114,7 @@ impl Cache {
     }
 
     async fn fill(&self, Claimed { entity, chunks, .. }: &Claimed, view: &Arc<View>, clock: Millis) -> Result<Vec<Piece>, StoreError> {
+        self.metrics.reads.inc();
         let reader = self.reader();
         let runs = chunks.iter().map(|chunk| chunk.run()).collect();
         let mut is_away = self.away.subscribe();

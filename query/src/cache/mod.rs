@@ -13,6 +13,7 @@
 //! | [`touches`] | which days have changed late. Pure |
 //! | [`view`] | watermarks and touches, once for each epoch; whether the store is away |
 //! | [`fill`] | reading what is missing, once for all who wait |
+//! | `rendered` | answers as they went out, above all this |
 //!
 //! **What is exact.** A piece is read by the [`Reader`](crate::read::Reader), with watermarks that were read before it, so it is what
 //! an answer without a cache would have summed. A chunk that ended before `complete_through` of those watermarks is *sealed*: its
@@ -33,6 +34,7 @@
 
 mod chunk;
 mod fill;
+pub(crate) mod rendered;
 mod shelf;
 mod touches;
 mod view;

@@ -56,8 +56,7 @@ impl Cache {
     }
 
     pub(super) fn epoch(&self, at: Instant) -> u32 {
-        let epochs = at.saturating_duration_since(self.began).as_millis() / EPOCH.as_millis();
-        u32::try_from(epochs).unwrap_or(u32::MAX)
+        epoch(self.began, at)
     }
 
     /// The view of the epoch that `at` lies in, or else, if the store is away, the last there was; and whether it is the former.
@@ -107,6 +106,16 @@ impl Cache {
         present.view = Some(Arc::clone(&view));
         Ok(view)
     }
+}
+
+/// The epochs that have passed between two moments.
+fn epoch(began: Instant, at: Instant) -> u32 {
+    u32::try_from(at.saturating_duration_since(began).as_millis() / EPOCH.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// When the epoch ends that a moment lies in.
+pub(super) fn epoch_end(began: Instant, at: Instant) -> Instant {
+    began + EPOCH * epoch(began, at).saturating_add(1)
 }
 
 pub(super) fn away() -> StoreError {
