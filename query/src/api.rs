@@ -10,7 +10,7 @@ use utoipa::{IntoParams, PartialSchema, ToSchema};
 use ingest::answers_with;
 use ingest::problem::responses::ANY;
 
-use crate::{calendar, params};
+use crate::{calendar, compare, params};
 
 const ASKED: &[&str] = &["bad-parameter", "unknown-parameter"];
 const STORE: &[&str] = &["store-damaged", "store-failed"];
@@ -19,7 +19,7 @@ const BODY: &[&str] = &["bad-body", "body-cut", "body-too-large"];
 
 answers_with!(
     /// How an answer with counts is refused.
-    pub(crate) CountProblems = [ANY, ASKED, STORE, &["too-many-points", "resolution-gone"]]
+    pub(crate) CountProblems = [ANY, ASKED, STORE, &["not-acceptable", "too-many-points", "resolution-gone"]]
 );
 answers_with!(
     /// How a list or a report is refused.
@@ -28,6 +28,22 @@ answers_with!(
 answers_with!(
     /// How an answer about one video is refused.
     pub(crate) VideoProblems = [ANY, ASKED, STORE, &["unknown-video"]]
+);
+answers_with!(
+    /// How an answer about one space is refused.
+    pub(crate) SpaceProblems = [ANY, ASKED, STORE, &["unknown-space"]]
+);
+answers_with!(
+    /// How an answer about the site is refused.
+    pub(crate) SiteProblems = [ANY, ASKED, STORE]
+);
+answers_with!(
+    /// How an answer about a day is refused.
+    pub(crate) DayProblems = [ANY, ASKED, STORE, &["not-acceptable", "resolution-gone"]]
+);
+answers_with!(
+    /// How an answer about many entities is refused.
+    pub(crate) BatchProblems = [ANY, ASKED, BODY, STORE, &["not-acceptable", "too-many-points", "resolution-gone"]]
 );
 answers_with!(
     /// How something that is to be stored is refused.
@@ -93,6 +109,27 @@ pub(crate) struct Range {
     /// What to count. `gross` if left out.
     #[param(value_type = Option<Metric>)]
     metric: Option<String>,
+    /// A range before, whose counts are given too. Nothing if left out.
+    #[param(value_type = Option<Compare>)]
+    compare: Option<String>,
+}
+
+/// The day in the path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct Date {
+    /// A day of UTC, of the years 1 to 5999.
+    #[param(format = "date", example = "2026-11-20")]
+    date: String,
+}
+
+/// What a day is asked for.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DayQuery {
+    /// What to count. `gross` if left out.
+    #[param(value_type = Option<Metric>)]
+    metric: Option<String>,
 }
 
 /// The form of the answer.
@@ -110,7 +147,14 @@ pub(crate) fn components() -> Components {
         (T::name().into_owned(), T::schema())
     }
     ComponentsBuilder::new()
-        .schemas_from_iter([named::<Instant>(), named::<Step>(), named::<TimeZone>(), named::<Metric>(), named::<Format>()])
+        .schemas_from_iter([
+            named::<Instant>(),
+            named::<Step>(),
+            named::<TimeZone>(),
+            named::<Metric>(),
+            named::<Compare>(),
+            named::<Format>(),
+        ])
         .build()
 }
 
@@ -163,6 +207,19 @@ impl PartialSchema for Metric {
     fn schema() -> RefOr<Schema> {
         let says = "`gross` is every counted view, `valid` those that no rule took away, `engaged` the events of that kind.";
         one_of(params::Metric::ALL.map(params::Metric::as_str), says)
+    }
+}
+
+/// With what a range is compared.
+pub(crate) struct Compare;
+
+impl ToSchema for Compare {}
+
+impl PartialSchema for Compare {
+    fn schema() -> RefOr<Schema> {
+        let says = "`previous_period` is the period of equal length directly before: of whole months as many whole months, of whole days as \
+            many days. `previous_year` is the same period a year before, by the calendar; the 29th of February is compared with the 28th.";
+        one_of(compare::Compare::ALL.map(compare::Compare::as_str), says)
     }
 }
 
@@ -222,6 +279,89 @@ pub(crate) struct VideoInfo {
     /// When it was published.
     #[schema(format = "date-time")]
     published_at: Option<String>,
+}
+
+/// What is known of a space.
+#[derive(ToSchema)]
+#[schema(as = SpaceMetadata, example = json!({ "name": "Workshops" }))]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SpaceInfo {
+    /// Its name: one line of at most 1,024 bytes.
+    #[schema(min_length = 1, max_length = 1024, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
+    name: Option<String>,
+}
+
+/// What is to be known of many videos.
+#[derive(ToSchema)]
+#[schema(example = json!({ "videos": [
+    { "id": "v1", "title": "How glass is made", "space_id": "channel-7", "space_name": "Workshops" },
+    { "id": "v2", "title": "How bread is made" }
+] }))]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Videos {
+    /// Each id once.
+    #[schema(min_items = 1, max_items = 1000)]
+    videos: Vec<NamedVideo>,
+}
+
+/// A video and what is to be known of it: as in `VideoMetadata`.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NamedVideo {
+    /// Its id, as events name it.
+    #[schema(min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
+    id: String,
+    /// Its title: one line of at most 1,024 bytes.
+    #[schema(min_length = 1, max_length = 1024, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
+    title: Option<String>,
+    /// The id of its space.
+    #[schema(min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
+    space_id: Option<String>,
+    /// The name of its space, which names the space too.
+    #[schema(min_length = 1, max_length = 1024, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
+    space_name: Option<String>,
+    /// When it was published.
+    #[schema(format = "date-time")]
+    published_at: Option<String>,
+}
+
+/// A question about many entities. All but `entities` is as in the query string of `.../views`.
+#[derive(ToSchema)]
+#[schema(example = json!({
+    "entities": [{ "dimension": "video", "id": "v1" }, { "dimension": "site" }],
+    "start": "2026-11-20T00:00:00Z",
+    "end": "2026-11-21T00:00:00Z",
+    "step": "1h",
+    "compare": "previous_period"
+}))]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BatchQuestion {
+    #[schema(min_items = 1, max_items = 1000)]
+    entities: Vec<AskedEntity>,
+    /// RFC 3339 or Unix seconds. 24 hours before `end` if left out.
+    #[schema(value_type = Option<Instant>)]
+    start: Option<String>,
+    /// RFC 3339 or Unix seconds. The end of the present minute if left out.
+    #[schema(value_type = Option<Instant>)]
+    end: Option<String>,
+    #[schema(value_type = Option<Step>)]
+    step: Option<String>,
+    #[schema(value_type = Option<TimeZone>)]
+    tz: Option<String>,
+    #[schema(value_type = Option<Metric>)]
+    metric: Option<String>,
+    #[schema(value_type = Option<Compare>)]
+    compare: Option<String>,
+}
+
+/// An entity that is asked about.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AskedEntity {
+    dimension: Dimension,
+    /// Of the site it is `all`, or left out.
+    #[schema(min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
+    id: Option<String>,
 }
 
 /// How far a file has been imported.

@@ -78,9 +78,13 @@ impl Step {
         (i64::from(end.0) - i64::from(start.0)).checked_div(self.nominal_minutes()).unwrap_or(1)
     }
 
-    /// The finest step for which a range has at most about 180 points: what a chart can show.
-    pub fn fitting(start: Minute, end: Minute) -> Self {
-        Self::ALL.into_iter().find(|step| step.estimate(start, end) <= 180).unwrap_or(Self::Year).min(Self::Year)
+    /// The finest step for which a range has at most about 180 points, what a chart can show, and surely no more than `most`.
+    pub fn fitting(start: Minute, end: Minute, most: usize) -> Self {
+        // Both ends may be cut, and a clock that jumps adds a point.
+        let most = i64::try_from(most).unwrap_or(i64::MAX).saturating_sub(3);
+        let fits = |step: Self, points: i64| step.estimate(start, end) <= points.min(most);
+        let fitting = Self::ALL.into_iter().find(|step| *step < Self::All && fits(*step, 180));
+        fitting.unwrap_or(if fits(Self::Year, most) { Self::Year } else { Self::All })
     }
 }
 
@@ -191,9 +195,36 @@ fn next_first_day(step: Step, date: NaiveDate) -> Option<NaiveDate> {
 
 /// The first instant of a day in a zone, in Unix seconds. For a day that was skipped: where the next begins.
 fn first_instant_s(tz: Tz, date: NaiveDate) -> i64 {
-    let midnight = date.and_time(NaiveTime::MIN);
-    let first = tz.from_local_datetime(&midnight).earliest().or_else(|| GapInfo::new(&midnight, &tz)?.end);
-    first.map_or_else(|| midnight.and_utc().timestamp(), |at| at.timestamp())
+    instant_s(tz, date.and_time(NaiveTime::MIN))
+}
+
+/// The first instant at which a zone's clock shows a time, in Unix seconds. For a time that was skipped: where the clock jumped to.
+fn instant_s(tz: Tz, shown: NaiveDateTime) -> i64 {
+    let first = tz.from_local_datetime(&shown).earliest().or_else(|| GapInfo::new(&shown, &tz)?.end);
+    first.map_or_else(|| shown.and_utc().timestamp(), |at| at.timestamp())
+}
+
+/// What a zone's clock shows at a minute.
+pub fn local(tz: Tz, at: Minute) -> NaiveDateTime {
+    let at_s = i64::from(at.0) * 60;
+    utc(at_s + utc_offset_s(tz, at_s))
+}
+
+/// The first minute at which a zone's clock shows a time.
+pub fn of_local(tz: Tz, shown: NaiveDateTime) -> Minute {
+    Minute::of(Millis(instant_s(tz, shown).saturating_mul(1_000)))
+}
+
+/// The first minute of a day in a zone.
+pub fn first_minute(tz: Tz, date: NaiveDate) -> Minute {
+    of_local(tz, date.and_time(NaiveTime::MIN))
+}
+
+/// The day that begins in a zone at a minute, if one does.
+pub fn begun_day(tz: Tz, at: Minute) -> Option<NaiveDate> {
+    let date = local(tz, at).date();
+    // A midnight at odd seconds is rounded down, into the day before.
+    [Some(date), date.succ_opt()].into_iter().flatten().find(|date| first_minute(tz, *date) == at)
 }
 
 fn utc(at_s: i64) -> NaiveDateTime {

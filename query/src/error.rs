@@ -6,8 +6,10 @@ use axum::response::{IntoResponse, Response};
 use ingest::{LogError, Problem};
 use thiserror::Error;
 
-use crate::calendar::TooManyPoints;
+use crate::bulk::PartlyWritten;
+use crate::calendar::{Step, TooManyPoints};
 use crate::plan::Gone;
+use crate::question::TooManyInAll;
 use crate::read::ReadError;
 
 /// Why a question has no answer.
@@ -25,6 +27,12 @@ pub enum QueryError {
     /// The answer would be too long.
     #[error(transparent)]
     TooManyPoints(#[from] TooManyPoints),
+    /// The answer about many entities would be too long.
+    #[error(transparent)]
+    TooManyInAll(#[from] TooManyInAll),
+    /// The store did some of it.
+    #[error(transparent)]
+    PartlyWritten(#[from] PartlyWritten),
     /// The request cannot be used.
     #[error("the request cannot be used")]
     Refused(Box<Problem>),
@@ -52,28 +60,32 @@ impl From<QueryError> for Problem {
     fn from(error: QueryError) -> Self {
         let says = error.to_string();
         match error {
-            QueryError::Store(error) => store_problem(&error),
+            QueryError::Store(error) => store_problem(&error, says),
+            QueryError::PartlyWritten(PartlyWritten { written, not_written, error }) => {
+                store_problem(&error, says).with("written", written).with("not_written", not_written)
+            }
             QueryError::Log(error) => log_problem(&error),
             QueryError::Gone(gone) => {
                 let detail = format!("{says}; ask for a later start, for a coarser step, or for whole UTC days, which are kept for ever");
                 let title = "This resolution is no longer kept so far back";
                 Self::new(StatusCode::GONE, "resolution-gone", title, detail).with("oldest", gone.oldest.to_string())
             }
-            QueryError::TooManyPoints(TooManyPoints { limit, coarser, .. }) => {
-                let title = "The answer would have too many points";
-                Self::new(StatusCode::BAD_REQUEST, "too-many-points", title, says)
-                    .with("parameter", "step")
-                    .with("limit", limit)
-                    .with("step", coarser.as_str())
-            }
+            QueryError::TooManyPoints(TooManyPoints { limit, coarser, .. }) => too_many_points(says, limit, coarser),
+            QueryError::TooManyInAll(TooManyInAll { limit, each, .. }) => too_many_points(says, limit, each.coarser),
             QueryError::Refused(problem) => *problem,
             QueryError::Broken => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The service failed", says),
         }
     }
 }
 
-fn store_problem(error: &StoreError) -> Problem {
-    let says = error.to_string();
+fn too_many_points(says: String, limit: usize, coarser: Step) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "too-many-points", "The answer would have too many points", says)
+        .with("parameter", "step")
+        .with("limit", limit)
+        .with("step", coarser.as_str())
+}
+
+fn store_problem(error: &StoreError, says: String) -> Problem {
     match error {
         StoreError::Unavailable(_) => Problem::unavailable(1, format!("{says}; try again in a moment")),
         StoreError::Failed(_) | StoreError::Open { .. } | StoreError::Mismatch(_) | StoreError::OtherLog { .. } => {
@@ -109,7 +121,7 @@ pub(crate) enum Fault {
 impl IntoResponse for QueryError {
     fn into_response(self) -> Response {
         let fault = match &self {
-            Self::Store(error) => Some((Fault::Store, error.to_string())),
+            Self::Store(error) | Self::PartlyWritten(PartlyWritten { error, .. }) => Some((Fault::Store, error.to_string())),
             Self::Log(error) if !matches!(error, LogError::Gone { .. } | LogError::NoSource(_)) => Some((Fault::Log, error.to_string())),
             _ => None,
         };

@@ -13,9 +13,9 @@ use axum::http::StatusCode;
 use ingest::Problem;
 
 use crate::api;
+use crate::body::{bad_body, json_body};
 use crate::error::QueryError;
-use crate::service::{QueryService, path_text};
-use crate::video::{bad_body, json_body};
+use crate::service::{MAX_BODY_BYTES, QueryService, path_text};
 
 /// The content in the path.
 #[derive(utoipa::IntoParams)]
@@ -71,7 +71,7 @@ pub(crate) async fn set(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<ImportProgress>, QueryError> {
     let content = content_hash(content)?;
-    let progress: ImportProgress = json_body(body)?;
+    let progress: ImportProgress = json_body(body, MAX_BODY_BYTES)?;
     for (name, text) in [("file", &progress.file), ("mapping", &progress.mapping)] {
         if text.len() > MAX_TEXT_BYTES {
             return Err(bad_body(format!("{name} has {} bytes; it has at most {MAX_TEXT_BYTES}", text.len())).into());

@@ -7,6 +7,9 @@
 //! | module | holds |
 //! |---|---|
 //! | [`params`] | the query string of a range query |
+//! | `body` | JSON bodies, within bounds |
+//! | `question` | what a range query asks of the store, and what of the sums is its answer |
+//! | [`compare`] | the range that a range is compared with |
 //! | [`calendar`] | where points begin, in any time zone |
 //! | [`plan`] | a range as the fewest stored buckets |
 //! | [`read`] | sums of stored cells, and what is complete |
@@ -15,11 +18,12 @@
 //! | `answer` | a body and its standing as a response |
 //! | `formats` | JSON, CSV or Arrow, as the request accepts |
 //! | `series` | counts point by point |
+//! | `names` | what videos and spaces are called |
 //! | [`service`] | [`QueryService`], [`router`]: the routes and the limits that hold for all |
 //! | `admission`, `rate` | how many requests at once, and of one client |
 //! | `top` | lists of the most viewed |
 //! | `report` | every video of a day |
-//! | `views`, `video`, `status`, `records`, `imports` | one kind of question each |
+//! | `views`, `batch`, `days`, `recent`, `video`, `space`, `bulk`, `status`, `records`, `imports` | one kind of question each |
 //! | [`docs`] | `/openapi.json` |
 //! | `api` | what the OpenAPI document says of what these share |
 //! | [`error`] | [`QueryError`], and what it is in HTTP |
@@ -28,21 +32,30 @@
 mod admission;
 mod answer;
 mod api;
+mod batch;
+mod body;
+mod bulk;
 pub mod cache;
 pub mod calendar;
+pub mod compare;
+mod days;
 pub mod docs;
 pub mod error;
 mod formats;
 mod imports;
 pub mod metrics;
+mod names;
 pub mod params;
 pub mod plan;
+mod question;
 mod rate;
 pub mod read;
+mod recent;
 mod records;
 mod report;
 mod series;
 pub mod service;
+mod space;
 pub mod standing;
 mod status;
 mod top;

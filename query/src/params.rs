@@ -13,6 +13,7 @@ use percent_encoding::percent_decode_str;
 use schemas::{Counts, Millis, Minute};
 
 use crate::calendar::Step;
+use crate::compare::Compare;
 
 const MS_PER_MINUTE: i64 = 60_000;
 const DAY_MINUTES: i32 = 1_440;
@@ -42,6 +43,11 @@ impl Metric {
         }
     }
 
+    /// That of a request, or gross.
+    pub(crate) fn given(given: &Params) -> Result<Self, Problem> {
+        Ok(given.choice("metric", &Self::ALL.map(|metric| (metric.as_str(), metric)))?.unwrap_or_default())
+    }
+
     /// The one of a cell's counts.
     pub const fn of(self, counts: Counts) -> i64 {
         match self {
@@ -65,6 +71,8 @@ pub struct RangeQuery {
     pub tz: Option<Tz>,
     /// What to count.
     pub metric: Metric,
+    /// The range that it is to be compared with.
+    pub compared: Option<(Minute, Minute)>,
 }
 
 impl RangeQuery {
@@ -74,12 +82,38 @@ impl RangeQuery {
     }
 }
 
+/// The names of what a range query may say.
+pub const RANGE: [&str; 6] = ["start", "end", "step", "tz", "metric", "compare"];
+
 /// Reads the query string of `GET .../views`. `now` stands in for an absent `end`.
 ///
 /// # Errors
 /// A 400 problem that names the parameter and what it may be.
 pub fn parse(query_string: &str, now: Millis) -> Result<RangeQuery, Problem> {
-    let given = Params::read(query_string, &["start", "end", "step", "tz", "metric", "format"])?;
+    let [start, end, step, tz, metric, compare] = RANGE;
+    range(&Params::read(query_string, &[start, end, step, tz, metric, compare, "format"])?, now, |_| usize::MAX)
+}
+
+/// Reads a range query, wherever its parameters were given. Without a step it is one that fits; `most_points` says how many points there may be, compared or not.
+///
+/// # Errors
+/// A 400 problem that names the parameter and what it may be.
+pub(crate) fn range(given: &Params, now: Millis, most_points: impl Fn(Option<Compare>) -> usize) -> Result<RangeQuery, Problem> {
+    let (start, end) = start_and_end(given, now)?;
+    let compare = given.choice("compare", &Compare::ALL.map(|compare| (compare.as_str(), compare)))?;
+    let step = given.choice("step", &Step::ALL.map(|step| (step.as_str(), step)))?;
+    let step = step.unwrap_or_else(|| Step::fitting(start, end, most_points(compare)));
+    let tz = given.get("tz").map(|text| parse_zone(text)).transpose()?;
+    let metric = Metric::given(given)?;
+    let before = |compare: Compare| {
+        let detail = || format!("there is no {compare} to compare with: it would begin before the year 1; give a later start");
+        compare.range(start, end, tz.unwrap_or(Tz::UTC)).ok_or_else(|| Problem::bad_parameter("compare", detail()))
+    };
+    let compared = compare.map(before).transpose()?;
+    Ok(RangeQuery { start, end, step, tz, metric, compared })
+}
+
+fn start_and_end(given: &Params, now: Millis) -> Result<(Minute, Minute), Problem> {
     let end = match given.get("end") {
         Some(text) => minute_up("end", parse_time("end", text)?)?,
         None => minute_up("end", now.plus(1))?,
@@ -95,16 +129,7 @@ pub fn parse(query_string: &str, now: Millis) -> Result<RangeQuery, Problem> {
         let detail = format!("start {start} is not before end {end}; start is inclusive and end exclusive");
         return Err(Problem::bad_parameter("start", detail));
     }
-    let step = match given.get("step") {
-        Some(text) => choice("step", text, &Step::ALL.map(|step| (step.as_str(), step)))?,
-        None => Step::fitting(start, end),
-    };
-    let tz = given.get("tz").map(|text| parse_zone(text)).transpose()?;
-    let metric = match given.get("metric") {
-        Some(text) => choice("metric", text, &Metric::ALL.map(|metric| (metric.as_str(), metric)))?,
-        None => Metric::Gross,
-    };
-    Ok(RangeQuery { start, end, step, tz, metric })
+    Ok((start, end))
 }
 
 /// The parameters of a query string: each known and given at most once.
@@ -132,6 +157,16 @@ impl Params {
         Ok(Self(given))
     }
 
+    /// Parameters that were given elsewhere than in a query string.
+    pub(crate) const fn of(given: BTreeMap<&'static str, String>) -> Self {
+        Self(given)
+    }
+
+    /// The value of a parameter that is one of some names.
+    fn choice<T: Copy>(&self, name: &str, choices: &[(&'static str, T)]) -> Result<Option<T>, Problem> {
+        self.get(name).map(|text| choice(name, text, choices)).transpose()
+    }
+
     /// The value of a parameter, if it was given.
     pub fn get(&self, name: &str) -> Option<&String> {
         self.0.get(name)
@@ -149,9 +184,14 @@ impl Params {
 }
 
 fn unknown(name: &str, known: &[&'static str]) -> Problem {
-    let did_you_mean = nearest(name, known.iter().copied()).map(|near| format!("did you mean {near}? ")).unwrap_or_default();
-    let detail = format!("there is no parameter {}; {did_you_mean}Known here: {}", shown(name), known.join(", "));
+    let detail = no_such("parameter", name, known);
     Problem::new(StatusCode::BAD_REQUEST, "unknown-parameter", "There is no such parameter", detail).with("parameter", clipped(name))
+}
+
+/// What is said of a name that there is not, with the one that may be meant.
+pub(crate) fn no_such(what: &str, name: &str, known: &[&'static str]) -> String {
+    let did_you_mean = nearest(name, known.iter().copied()).map(|near| format!("did you mean {near}? ")).unwrap_or_default();
+    format!("there is no {what} {}; {did_you_mean}Known here: {}", shown(name), known.join(", "))
 }
 
 /// An instant: RFC 3339 or Unix seconds.
@@ -231,7 +271,7 @@ pub(crate) fn shown(text: &str) -> String {
     format!("{:?}", clipped(text))
 }
 
-fn clipped(text: &str) -> String {
+pub(crate) fn clipped(text: &str) -> String {
     text.chars().take(60).collect()
 }
 
@@ -321,6 +361,8 @@ mod tests {
             ("tz=Europe/Berln", &["did you mean Europe/Berlin?"]),
             ("tz=europe/berlin", &["did you mean Europe/Berlin?"]),
             ("metric=net", &["gross, valid, engaged"]),
+            ("compare=last_year", &["previous_period, previous_year"]),
+            ("start=0001-01-01T00:00:00Z&compare=previous_year", &["\"parameter\":\"compare\"", "before the year 1"]),
             ("tz=%ff", &["tz is not UTF-8"]),
             ("start", &["start", "is no time"]),
         ] {

@@ -1,21 +1,16 @@
-//! A series: counts point by point, as JSON and as a table.
+//! A series: counts point by point.
 
 use std::fmt;
-use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array};
-use arrow::datatypes::Field;
 use chrono_tz::Tz;
-use schemas::Minute;
+use schemas::{Millis, Minute};
 use serde::{Serialize, Serializer};
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, OneOfBuilder, SchemaFormat, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::calendar::rfc3339;
-use crate::formats::{count, flag, time, times};
-use crate::params::Metric;
-use crate::read::{Sums, Watermarks};
+use crate::read::Watermarks;
 
 /// The largest number that every JSON parser reads exactly.
 const MAX_EXACT: u64 = 1 << 53;
@@ -45,13 +40,6 @@ impl ToSchema for Count {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Time(pub(crate) Minute, pub(crate) Option<Tz>);
 
-impl Time {
-    /// The zone in which it is shown.
-    pub(crate) fn zone(self) -> Tz {
-        self.1.unwrap_or(Tz::UTC)
-    }
-}
-
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&rfc3339(self.0, self.1))
@@ -79,6 +67,32 @@ impl PartialSchema for Time {
 
 impl ToSchema for Time {}
 
+/// How far the folds had come, all of them: what was still to change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Progress {
+    pub(crate) complete_through: Option<Millis>,
+    final_before: Option<Millis>,
+}
+
+impl Progress {
+    pub(crate) fn of(marks: &Watermarks) -> Self {
+        Self { complete_through: marks.complete_through, final_before: marks.final_before }
+    }
+
+    /// Of an answer that was read in two parts. What nothing is known of comes last.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            complete_through: self.complete_through.min(other.complete_through),
+            final_before: self.final_before.min(other.final_before),
+        }
+    }
+
+    /// As answers show it.
+    pub(crate) fn shown(self, tz: Option<Tz>) -> Option<Time> {
+        self.complete_through.map(|through| Time(Minute::of(through), tz))
+    }
+}
+
 /// Counts over a time range.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Series {
@@ -90,43 +104,26 @@ pub(crate) struct Series {
 /// Counts from `start` to the start of the next point, or the end of the range.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub(crate) struct Point {
-    start: Time,
-    views: Count,
+    pub(crate) start: Time,
+    pub(crate) views: Count,
     /// Whether only late events, imports and corrections still change it.
-    complete: bool,
+    pub(crate) complete: bool,
     /// Whether only imports and corrections still change it.
-    r#final: bool,
+    pub(crate) r#final: bool,
 }
 
 impl Series {
-    /// The series of the half-open `ranges`, whose counts are at `first` and after in `sums`.
-    pub(crate) fn new(ranges: &[(Minute, Minute)], sums: &Sums, first: usize, marks: &Watermarks, metric: Metric, tz: Option<Tz>) -> Self {
-        let counts = sums.counts.iter().skip(first).map(|counts| metric.of(*counts));
+    /// The series of the half-open `ranges` and their counts.
+    pub(crate) fn new(ranges: &[(Minute, Minute)], counts: impl Iterator<Item = i64>, progress: Progress, tz: Option<Tz>) -> Self {
         let point = |((start, end), views): (&(Minute, Minute), i64)| Point {
             start: Time(*start, tz),
             views: Count(views),
-            complete: marks.is_complete(*end),
-            r#final: marks.is_final(*end),
+            complete: progress.complete_through.is_some_and(|through| end.start() <= through),
+            r#final: progress.final_before.is_some_and(|before| end.start() < before),
         };
         let points: Vec<Point> = ranges.iter().zip(counts).map(point).collect();
         Self { total: Count(points.iter().fold(0, |sum, point| sum.wrapping_add(point.views.0))), points }
     }
-}
-
-/// The columns of a table of points.
-pub(crate) fn point_fields(tz: Tz) -> Vec<Field> {
-    vec![time("start", tz), count("views"), flag("complete"), flag("final")]
-}
-
-/// The points as columns; where there is no point there is nothing in its row.
-pub(crate) fn point_columns<'a>(tz: Tz, points: impl Iterator<Item = Option<&'a Point>> + Clone) -> Vec<ArrayRef> {
-    let points = || points.clone();
-    vec![
-        times(tz, points().map(|point| point.map(|point| point.start.0))),
-        Arc::new(points().map(|point| point.map(|point| point.views.0)).collect::<Int64Array>()),
-        Arc::new(points().map(|point| point.map(|point| point.complete)).collect::<BooleanArray>()),
-        Arc::new(points().map(|point| point.map(|point| point.r#final)).collect::<BooleanArray>()),
-    ]
 }
 
 #[cfg(test)]

@@ -23,19 +23,25 @@ use crate::cache::Cache;
 use crate::cache::rendered::{Rendered, keep};
 use crate::error::{Fault, QueryError};
 use crate::metrics::Metrics;
+use crate::names::Names;
 use crate::rate::Rate;
 use crate::read::{Reader, Sums};
 use crate::top::Shelf;
-use crate::{api, imports, records, report, status, top, video, views};
+use crate::{api, batch, bulk, days, imports, records, report, space, status, top, video, views};
 
-/// The longest body of a PUT, in bytes.
+/// The longest body about one thing, in bytes.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// The longest body about many things, in bytes.
+pub const MAX_BULK_BYTES: usize = 1024 * 1024;
 
 /// How much is answered at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueryLimits {
-    /// The most points of one answer.
+    /// The most points of one answer, of all its entities together.
     pub points: usize,
+    /// The most entities of one question, and the most videos set at once.
+    pub entities: usize,
     /// The most requests worked on at once; more wait for a moment, and are then refused with 503.
     pub requests_at_once: usize,
     /// How long a request may wait to be worked on.
@@ -59,11 +65,12 @@ pub struct QueryLimits {
 }
 
 impl Default for QueryLimits {
-    /// 50,000 points, 64 requests of 16 reads, 0.25 s until they begin and 10 s until they are answered, 5,000 a second of one client,
-    /// 16 streams, 128 MiB kept; top lists of 1,000 entries over 366 days, kept in 64 MiB.
+    /// 50,000 points, 1,000 entities, 64 requests of 16 reads, 0.25 s until they begin and 10 s until they are answered, 5,000 a second of one
+    /// client, 16 streams, 128 MiB kept; top lists of 1,000 entries over 366 days, kept in 64 MiB.
     fn default() -> Self {
         Self {
             points: 50_000,
+            entities: 1_000,
             requests_at_once: 64,
             wait: Duration::from_millis(250),
             rate: 5_000,
@@ -84,6 +91,7 @@ pub struct QueryService {
     pub(crate) log: Arc<dyn EventLog>,
     pub(crate) limits: QueryLimits,
     pub(crate) metrics: Metrics,
+    pub(crate) names: Names,
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) stopped: watch::Sender<bool>,
     pub(crate) admission: Admission,
@@ -105,6 +113,7 @@ impl QueryService {
         });
         let rendered = cache.is_some().then(|| Rendered::new(limits.cache_bytes / 4, began));
         Self {
+            names: Names::new(Arc::clone(&store)),
             store,
             log,
             limits,
@@ -181,9 +190,20 @@ fn routes() -> OpenApiRouter<Arc<QueryService>> {
         .routes(routes!(top::videos))
         .routes(routes!(top::spaces))
         .routes(routes!(report::show))
+        .routes(routes!(space::show, space::set))
+        .routes(routes!(space::show_site))
+        .routes(routes!(days::of_video))
+        .routes(routes!(days::of_space))
+        .routes(routes!(days::of_site))
+        .merge(bulk_routes())
         .routes(routes!(status::show))
         .routes(routes!(records::stream))
         .routes(routes!(imports::show, imports::set))
+}
+
+/// Those whose bodies are about many things.
+fn bulk_routes() -> OpenApiRouter<Arc<QueryService>> {
+    OpenApiRouter::new().routes(routes!(batch::answer)).routes(routes!(bulk::set)).layer(DefaultBodyLimit::max(MAX_BULK_BYTES))
 }
 
 /// Counts a request and how it was answered, also one that was answered before it reached a handler, and refuses too many of one client.
@@ -220,14 +240,22 @@ pub async fn method_not_allowed(request: Request) -> Problem {
 
 /// An id from a path segment, percent-decoded and checked.
 pub(crate) fn path_id(name: &str, segment: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
-    let id = path_text(name, segment)?;
+    checked_id(name, path_text(name, segment)?)
+}
+
+/// An id from a path, if it can be one.
+pub(crate) fn checked_id(name: &str, id: String) -> Result<String, Problem> {
     check_id(&id).map_err(|error| Problem::bad_parameter(name, format!("the {name} id {error}")))?;
     Ok(id)
 }
 
 /// A path segment, percent-decoded.
 pub(crate) fn path_text(name: &str, segment: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
-    let Path(text) =
-        segment.map_err(|_| Problem::bad_parameter(name, format!("the {name} in the path is not UTF-8 after percent-decoding")))?;
+    let Path(text) = segment.map_err(|_| not_utf8(name))?;
     Ok(text)
+}
+
+/// 400 for a path that cannot be decoded.
+pub(crate) fn not_utf8(name: &str) -> Problem {
+    Problem::bad_parameter(name, format!("the {name} in the path is not UTF-8 after percent-decoding"))
 }

@@ -4,26 +4,24 @@
 
 use std::sync::Arc;
 
-use aggregator::VideoInfo;
+use aggregator::{SpaceInfo, VideoInfo};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
-use chrono_tz::Tz;
 use ingest::Problem;
 use schemas::id::check_id;
-use schemas::{Counts, Dimension, Entity, Millis, Minute};
+use schemas::{Dimension, Entity, Millis};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use utoipa::ToSchema;
 
 use crate::answer::Answer;
 use crate::api;
-use crate::calendar::{rfc3339, today};
+use crate::body::{bad_body, json_body};
 use crate::error::QueryError;
-use crate::params::{Params, parse_zone};
-use crate::series::Count;
+use crate::recent::{Lately, Recent, lately};
+use crate::series::Time;
 use crate::service::{MAX_BODY_BYTES, QueryService, path_id};
 
 /// The longest title or name, in bytes.
@@ -44,19 +42,7 @@ pub(crate) struct Video {
     metadata: Option<VideoInfo>,
     views: Recent,
     /// Minutes that start before this are complete, but for late events; `null` until everything has been counted once.
-    #[schema(format = "date-time")]
-    complete_through: Option<String>,
-}
-
-/// Gross counts.
-#[derive(Debug, Serialize, ToSchema)]
-struct Recent {
-    /// Since counting began.
-    all_time: Count,
-    /// Since midnight in `tz`.
-    today: Count,
-    /// Of the present minute and the 59 before it.
-    last_hour: Count,
+    complete_through: Option<Time>,
 }
 
 /// A video and its views so far.
@@ -76,23 +62,14 @@ pub(crate) async fn show(
     RawQuery(query): RawQuery,
 ) -> Result<Answer<Video>, QueryError> {
     let id = path_id("video", id)?;
-    let given = Params::read(query.as_deref().unwrap_or_default(), &["tz"])?;
-    let tz = given.get("tz").map(|text| parse_zone(text)).transpose()?;
-    let now = Millis::now();
-    // The present minute counts, so the last hour is its last 60 minutes with the one that runs.
-    let hour_end = Minute::of(now).plus(1);
-    let ranges = [(Minute::MIN, Minute::MAX), today(tz.unwrap_or(Tz::UTC), now), (hour_end.plus(-60), hour_end)];
-    let sums = service.sums(&Entity::new(Dimension::Video, &id), &ranges, now).await?;
-    let metadata = service.store.read_video(id.clone()).await?;
-    if metadata.is_none() && sums.counts.iter().all(|counts| *counts == Counts::ZERO) {
+    let entity = Entity::new(Dimension::Video, &id);
+    let (lately, metadata) = tokio::join!(lately(&service, &entity, query.as_deref()), service.names.video(&id));
+    let (Lately { views, complete_through, standing, was_seen }, metadata) = (lately?, metadata?);
+    if metadata.is_none() && !was_seen {
         let detail = format!("the video {id:?} has neither views nor metadata; counts follow an event within seconds");
         return Err(Problem::new(StatusCode::NOT_FOUND, "unknown-video", "There is no such video", detail).into());
     }
-    let mut gross = sums.counts.iter().map(|counts| Count(counts.gross));
-    let mut next = || gross.next().unwrap_or(Count(0));
-    let views = Recent { all_time: next(), today: next(), last_hour: next() };
-    let complete_through = sums.marks.complete_through.map(|through| rfc3339(Minute::of(through), tz));
-    Ok(Answer { body: Video { id, metadata, views, complete_through }, standing: sums.standing })
+    Ok(Answer { body: Video { id, metadata, views, complete_through }, standing })
 }
 
 /// Set what is known of a video.
@@ -113,21 +90,19 @@ pub(crate) async fn set(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<VideoInfo>, QueryError> {
     let id = path_id("video", id)?;
-    let info: VideoInfo = json_body(body)?;
+    let info: VideoInfo = json_body(body, MAX_BODY_BYTES)?;
     check(&info).map_err(bad_body)?;
-    service.store.write_video(id, info.clone()).await?;
+    if let (Some(space_id), Some(name)) = (&info.space_id, &info.space_name) {
+        service.names.set_space(space_id.clone(), SpaceInfo { name: Some(name.clone()) }).await?;
+    }
+    service.names.set_video(id, info.clone()).await?;
     Ok(Json(info))
 }
 
-fn check(info: &VideoInfo) -> Result<(), String> {
+/// What is wrong with what is to be known of a video.
+pub(crate) fn check(info: &VideoInfo) -> Result<(), String> {
     for (name, value) in [("title", &info.title), ("space_name", &info.space_name)] {
-        let Some(text) = value else { continue };
-        if text.is_empty() || text.len() > MAX_NAME_BYTES {
-            return Err(format!("{name} has {} bytes; it has 1 to {MAX_NAME_BYTES}, or is left out", text.len()));
-        }
-        if text.chars().any(char::is_control) {
-            return Err(format!("{name} holds a control character; it is plain text of one line"));
-        }
+        check_name(value.as_deref()).map_err(|error| format!("{name} {error}"))?;
     }
     if let Some(space_id) = &info.space_id {
         check_id(space_id).map_err(|error| format!("space_id {error}"))?;
@@ -138,20 +113,13 @@ fn check(info: &VideoInfo) -> Result<(), String> {
     }
 }
 
-/// The body of a PUT as JSON.
-pub(crate) fn json_body<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Problem> {
-    let body = body.map_err(|rejection| {
-        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            let detail = format!("the body has more than {MAX_BODY_BYTES} bytes");
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large", detail)
-                .with("limit_bytes", MAX_BODY_BYTES)
-        } else {
-            Problem::new(StatusCode::BAD_REQUEST, "body-cut", "The body ended early", "the connection failed before the body was complete")
+/// What is wrong with a title or a name.
+pub(crate) fn check_name(text: Option<&str>) -> Result<(), String> {
+    match text {
+        Some(text) if text.is_empty() || text.len() > MAX_NAME_BYTES => {
+            Err(format!("has {} bytes; it has 1 to {MAX_NAME_BYTES}, or is left out", text.len()))
         }
-    })?;
-    serde_json::from_slice(&body).map_err(|error| bad_body(format!("the body cannot be read: {error}")))
-}
-
-pub(crate) fn bad_body(detail: String) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "bad-body", "The body cannot be used", detail)
+        Some(text) if text.chars().any(char::is_control) => Err("holds a control character; it is plain text of one line".to_owned()),
+        _ => Ok(()),
+    }
 }

@@ -8,18 +8,19 @@ use std::sync::Arc;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
-use schemas::{Dimension, Entity, Millis, Minute};
+use schemas::{Dimension, Entity, Millis};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::answer::Answer;
 use crate::api;
-use crate::calendar::boundaries;
 use crate::error::QueryError;
 use crate::formats::{Format, Table, Tabular};
-use crate::params::{RangeQuery, parse};
+use crate::names::Named;
+use crate::params::parse;
+use crate::question::{Counted, Question, Range};
 use crate::read::Sums;
-use crate::series::{Series, Time, point_columns, point_fields};
+use crate::series::{Progress, Time};
 use crate::service::{QueryService, path_id};
 
 /// Counts over a time range, point by point.
@@ -42,58 +43,31 @@ pub(crate) struct Views {
     #[schema(value_type = api::Entity)]
     entity: Entity,
     #[serde(flatten)]
+    named: Named,
+    #[serde(flatten)]
     range: Range,
     #[serde(flatten)]
-    series: Series,
+    counted: Counted,
     /// Minutes that start before this are complete, but for late events; `null` until everything has been counted once.
     complete_through: Option<Time>,
-}
-
-/// What was asked for, as it was understood.
-#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
-pub(crate) struct Range {
-    /// Where the range begins, inclusive.
-    start: Time,
-    /// Where the range ends, exclusive.
-    end: Time,
-    #[schema(value_type = api::Step)]
-    step: &'static str,
-    /// The time zone whose calendar the points follow.
-    #[schema(value_type = String, example = "UTC")]
-    tz: &'static str,
-    #[schema(value_type = api::Metric)]
-    metric: &'static str,
-}
-
-impl Range {
-    pub(crate) fn of(query: &RangeQuery) -> Self {
-        Self {
-            start: Time(query.start, query.tz),
-            end: Time(query.end, query.tz),
-            step: query.step.as_str(),
-            tz: query.zone().name(),
-            metric: query.metric.as_str(),
-        }
-    }
-
-    /// Says of a table what was asked for.
-    pub(crate) fn describe(&self, table: Table) -> Table {
-        let said = [("step", self.step), ("tz", self.tz), ("metric", self.metric)];
-        let table = table.with("start", Some(self.start.to_string())).with("end", Some(self.end.to_string()));
-        said.into_iter().fold(table, |table, (key, value)| table.with(key, Some(value)))
-    }
+    #[serde(skip)]
+    question: Question,
 }
 
 impl Tabular for Views {
-    fn table(&self) -> Table {
-        let tz = self.range.start.zone();
-        let table = Table::new(file_name(&self.entity, "views"), point_fields(tz), point_columns(tz, self.series.points.iter().map(Some)));
-        let table = table.with("dimension", Some(dimension_name(self.entity.dimension))).with("id", Some(&*self.entity.id));
-        self.range
-            .describe(table)
-            .with("total", Some(self.series.total.0.to_string()))
-            .with("complete_through", self.complete_through.map(|at| at.to_string()))
+    fn table(self) -> Table {
+        let columns = self.question.columns(&self.counted.pairs().collect::<Vec<_>>());
+        let table = Table::new(file_name(&self.entity, "views"), self.question.fields(), columns);
+        let table = describe(table, &self.entity, self.named).with("total", Some(self.counted.series.total.0.to_string()));
+        self.range.describe(table).with("complete_through", self.complete_through.map(|at| at.to_string()))
     }
+}
+
+/// Says of a table whom it is about.
+pub(crate) fn describe(table: Table, entity: &Entity, named: Named) -> Table {
+    let Named { title, space_id, space_name, name } = named;
+    let table = table.with("dimension", Some(dimension_name(entity.dimension))).with("id", Some(&*entity.id));
+    table.with("title", title).with("space_id", space_id).with("space_name", space_name).with("name", name)
 }
 
 /// What the file of a table about an entity is called.
@@ -173,17 +147,11 @@ pub(crate) async fn of_site(
 async fn answer(service: &QueryService, entity: Entity, query: Option<&str>, format: Format) -> Result<Response, QueryError> {
     let now = Millis::now();
     let query = parse(query.unwrap_or_default(), now)?;
-    let bounds = boundaries(query.step, query.zone(), query.start, query.end, service.limits.points)?;
-    let ranges: Vec<(Minute, Minute)> = bounds.iter().copied().zip(bounds.iter().skip(1).copied()).collect();
-    let sums = service.sums(&entity, &ranges, now).await?;
-    Answer { standing: sums.standing, body: views(entity, &query, &ranges, &sums) }.respond(format)
-}
-
-fn views(entity: Entity, query: &RangeQuery, ranges: &[(Minute, Minute)], sums: &Sums) -> Views {
-    Views {
-        entity,
-        range: Range::of(query),
-        series: Series::new(ranges, sums, 0, &sums.marks, query.metric, query.tz),
-        complete_through: sums.marks.complete_through.map(|through| Time(Minute::of(through), query.tz)),
-    }
+    let question = Question::new(query, 1, service.limits.points)?;
+    let ranges = question.ranges();
+    let (sums, named) = tokio::join!(service.sums(&entity, &ranges, now), service.names.of(&entity));
+    let Sums { counts, marks, standing } = sums?;
+    let progress = Progress::of(&marks);
+    let (counted, complete_through) = (question.answer(&counts, progress), progress.shown(question.tz()));
+    Answer { body: Views { entity, named, range: question.range(), counted, complete_through, question }, standing }.respond(format)
 }

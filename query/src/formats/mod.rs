@@ -8,11 +8,9 @@
 //! An answer that can be a table says so by [`Tabular`]; `Answer::respond` does the rest. What JSON says beside the rows, such as
 //! `complete_through`, is in the table's metadata: in Arrow the schema's, and for all to see a header.
 
-#![allow(dead_code, unused_imports, reason = "not every kind of column has a table yet")]
-
 mod accept;
 mod render;
 mod table;
 
-pub(crate) use accept::{Format, TableFormat};
+pub(crate) use accept::Format;
 pub(crate) use table::{Table, Tabular, count, date, flag, text, time, times};

@@ -50,7 +50,13 @@ impl Table {
                 Body::from(bytes)
             }
             Rows::Whole(columns) => Body::from_stream(chunks(writer, schema, slices(columns))),
-            Rows::Batches(batches) => Body::from_stream(chunks(writer, schema, batches)),
+            Rows::Batches(batches) => {
+                let small = batches.flat_map(|batch| match batch {
+                    Ok(columns) => slices(columns),
+                    Err(error) => stream::once(std::future::ready(Err(error))).boxed(),
+                });
+                Body::from_stream(chunks(writer, schema, small.boxed()))
+            }
         };
         Ok((headers, body).into_response())
     }

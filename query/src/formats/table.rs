@@ -24,7 +24,7 @@ use crate::error::QueryError;
 
 /// An answer that can be given as a table. What its JSON says beside the rows goes into the table's metadata.
 pub(crate) trait Tabular {
-    fn table(&self) -> Table;
+    fn table(self) -> Table;
 }
 
 /// Rows on their way out.

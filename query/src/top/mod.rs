@@ -185,7 +185,7 @@ impl Named {
 }
 
 impl Tabular for Top {
-    fn table(&self) -> Table {
+    fn table(self) -> Table {
         let named = Named::columns(self.dimension);
         let mut fields = vec![count("rank"), text("id")];
         fields.extend(named.iter().map(|name| text(name)));
