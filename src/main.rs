@@ -106,10 +106,15 @@ Start any number behind a load balancer that asks /readyz. Counts need Cassandra
 Examples:
   tallymark migrate --kafka-brokers k1:9092 --cassandra-nodes c1:9042 --sources 12
   tallymark migrate --kafka-brokers localhost:9092 --cassandra-nodes localhost:9042 --replication 1      for a try on one machine
+  tallymark migrate --kafka-brokers k1:9092 --cassandra-nodes c1:9042 --fill-lists                       at the end of an upgrade
 
 Run it once before the first start and after each upgrade, with the settings that all parts get: `sources`, `spread`, `grace` and the
-like are fixed by it. It can be run again at any time; each line says what was done.")]
-    Migrate(config::Given),
+like are fixed by it. It can be run again at any time; each line says what was done.
+
+An upgrade from a version without lists of the most viewed copies all hour and day counts for them, which takes a while. Aggregators of the
+older version may go on meanwhile, but what they count does not come into the lists: when the last of them has stopped, run it once
+more with --fill-lists. That, too, may be repeated.")]
+    Migrate(migrate::MigrateArgs),
     /// Take the counts of a data directory along to Kafka and Cassandra.
     #[command(after_help = "\
 Example:

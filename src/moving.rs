@@ -77,7 +77,7 @@ pub(crate) async fn move_up(given: Given) -> Result<ExitCode, MoveError> {
     let counted: u64 = checkpoints.iter().map(|(_, checkpoint)| checkpoint.tally.counted).sum();
     mover.bar.finish_and_clear();
     println!(
-        "Moved {counted} counted events: {cells} cells of {} sources, {notes} notes on videos and imports.\n\
+        "Moved {counted} counted events: {cells} cells of {} sources, {notes} notes on videos, spaces and imports.\n\
          The raw events stay in {}: keep it for as long as you may want to recount them. New events belong to the new servers only.",
         checkpoints.len(),
         settings.data.join("log").display()
@@ -183,13 +183,20 @@ impl Mover {
         }
     }
 
-    /// What is known of videos and imports, where the keyspace knows nothing yet; how many.
+    /// What is known of videos, spaces and imports, where the keyspace knows nothing yet; how many.
     async fn notes(&self, from: &EmbeddedStore) -> Result<u64, StoreError> {
         let mut moved = 0;
         for video in from.videos() {
             let (id, info) = video?;
             if self.to.read_video(id.clone()).await?.is_none() {
                 self.to.write_video(id, info).await?;
+                moved += 1;
+            }
+        }
+        for space in from.spaces() {
+            let (id, info) = space?;
+            if self.to.read_space(id.clone()).await?.is_none() {
+                self.to.write_space(id, info).await?;
                 moved += 1;
             }
         }

@@ -21,7 +21,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 async fn store() -> CassandraStore {
     let options = CassandraOptions { nodes: vec![test_servers::cassandra().contact()], ..CassandraOptions::default() };
     let (log_id, settings) = (LogId("log".into()), FoldSettings::default());
-    migrate(&options, &MigratePlan { replication: 1, log_id: log_id.clone(), settings: settings.clone() }).await.unwrap();
+    migrate(&options, &MigratePlan { replication: 1, log_id: log_id.clone(), settings: settings.clone(), fill_lists: false })
+        .await
+        .unwrap();
     CassandraStore::open(options, log_id, &settings).await.unwrap()
 }
 

@@ -8,8 +8,9 @@
 //!                                                poll_write() ─> written() | write_failed()       poll_tick()
 //! ```
 //!
-//! A flush goes through its stages in one order: dead letters, rollup rows, minute rows, checkpoint. The next begins
-//! only when the one before has been acknowledged whole, so a stored checkpoint never leads its cells.
+//! A flush goes through its stages in one order: dead letters, rollup rows, minute rows, touched days, checkpoint. The next
+//! begins only when the one before has been acknowledged whole. So a stored checkpoint never leads its cells, who reads that a day was touched
+//! reads the rows too, and what the checkpoint has passed was announced.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use schemas::{CellKey, Checkpoint, FoldSettings, Millis, NewRecord, Offset, Reco
 use crate::backoff;
 use crate::fold::{Flush, Fold, FoldLimits, FoldSizes, Load};
 use crate::recovery::{self, SourceError, Start};
+use crate::store::Touched;
 
 /// Both clocks, as the driver reads them: the wall's to compare with the broker's, and one that only goes on, for pace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +78,8 @@ pub enum WriteKind {
     DeadLetters(Vec<NewRecord>),
     /// Rows of cells: first those of the rollup tiers, then those of minutes.
     Rows(Arc<Vec<(CellKey, StoredRow)>>),
+    /// Days whose counts changed after they were closed.
+    Touched(Vec<Touched>),
     /// How far the source has been folded.
     Checkpoint(Box<Checkpoint>),
 }
@@ -85,6 +89,7 @@ enum Stage {
     DeadLetters,
     Rollups,
     Minutes,
+    Touched,
     Checkpoint,
 }
 
@@ -94,6 +99,7 @@ struct Flushing {
     dead_letters: Vec<NewRecord>,
     rollups: Arc<Vec<(CellKey, StoredRow)>>,
     minutes: Arc<Vec<(CellKey, StoredRow)>>,
+    touched: Vec<Touched>,
     checkpoint: Checkpoint,
     began: Duration,
     /// The append time of its first record.
@@ -432,6 +438,7 @@ impl Flushing {
             dead_letters: flush.dead_letters.iter().map(letter).collect(),
             rollups: Arc::new(flush.rollups),
             minutes: Arc::new(flush.minutes),
+            touched: flush.touched,
             checkpoint: flush.checkpoint,
             began: now.elapsed,
             oldest,
@@ -450,6 +457,7 @@ impl Flushing {
         match self.stage {
             Stage::DeadLetters if !self.rollups.is_empty() => Stage::Rollups,
             Stage::DeadLetters | Stage::Rollups if !self.minutes.is_empty() => Stage::Minutes,
+            Stage::DeadLetters | Stage::Rollups | Stage::Minutes if !self.touched.is_empty() => Stage::Touched,
             _ => Stage::Checkpoint,
         }
     }
@@ -459,6 +467,7 @@ impl Flushing {
             Stage::DeadLetters => WriteKind::DeadLetters(self.dead_letters.clone()),
             Stage::Rollups => WriteKind::Rows(Arc::clone(&self.rollups)),
             Stage::Minutes => WriteKind::Rows(Arc::clone(&self.minutes)),
+            Stage::Touched => WriteKind::Touched(self.touched.clone()),
             Stage::Checkpoint => WriteKind::Checkpoint(Box::new(self.checkpoint.clone())),
         }
     }

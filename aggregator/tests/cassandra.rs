@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use aggregator::cassandra::{CassandraOptions, CassandraStore, MigratePlan, TlsFiles, migrate};
 use aggregator::conformance::{self, Store};
-use aggregator::{CountStore, Slice, StoreError};
+use aggregator::{CountStore, Slice, StoreError, Touched};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -38,7 +38,7 @@ fn log() -> LogId {
 }
 
 fn plan() -> MigratePlan {
-    MigratePlan { replication: 1, log_id: log(), settings: FoldSettings::default() }
+    MigratePlan { replication: 1, log_id: log(), settings: FoldSettings::default(), fill_lists: false }
 }
 
 async fn open(options: &CassandraOptions) -> Result<CassandraStore, StoreError> {
@@ -100,6 +100,60 @@ async fn migrations_may_be_repeated_and_run_at_once() {
     let done = migrate(&options, &plan).await.unwrap().join("\n");
     assert!(done.contains("is there") && done.contains("nothing to do") && done.contains("LOCAL_QUORUM"), "{done}");
     conformance::is_filled(Arc::new(open(&options).await.unwrap())).await;
+}
+
+/// Leaves a keyspace as a version of before the lists of the most viewed had it, but for the names of spaces.
+async fn make_old(session: &Session) {
+    for table in ["views_by_bucket", "touched"] {
+        session.query_unpaged(format!("DROP TABLE {table}"), ()).await.unwrap();
+    }
+    session.query_unpaged("UPDATE meta SET schema_version = 1 WHERE id = 'keyspace' IF EXISTS", ()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keyspace_of_before_the_lists_is_filled_when_it_is_migrated_and_again_when_it_is_asked_for() {
+    if test_servers::skipped() {
+        return;
+    }
+    let options = options();
+    let store: Store = Arc::new(made(&options).await);
+    conformance::fill(Arc::clone(&store)).await;
+    let hours = (0..1_500).flat_map(|n| (0..3).map(move |hour| conformance::hour(&format!("v{n}"), hour * 60, 0)));
+    let keys: Vec<_> = hours.chain([conformance::hour("older", 0, 0), conformance::hour("short", 0, 0)]).collect();
+    store.write_rows(Arc::new(keys[..4_500].iter().map(|key| (key.clone(), conformance::row(7, 7))).collect())).await.unwrap();
+    drop(store);
+    let session = cql(&options).await;
+    make_old(&session).await;
+    let (_, text) = refusal(open(&options).await);
+    assert!(text.contains("tallymark migrate"), "{text}");
+
+    // As an older version writes: the rollup table alone.
+    let write = async |video: &str, gross: i64, stamp: i64, ttl: i32| {
+        let columns = "dimension, entity, tier, bucket, source, gross, valid, engaged, version, through";
+        let cql =
+            format!("INSERT INTO views_rollup ({columns}) VALUES ('video', ?, 'hour', 0, 0, ?, 0, 0, 1, 0) USING TIMESTAMP ? AND TTL ?");
+        session.query_unpaged(cql, (video, gross, stamp, ttl)).await.unwrap();
+    };
+    write("short", 3, 5, 1_000).await;
+    let done = migrate(&options, &plan()).await.unwrap().join("\n");
+    // What `fill` writes has as many hours and days of a video and a space.
+    assert!(done.contains("4521 hour and day counts copied") && done.contains("--fill-lists"), "{done}");
+    let store: Store = Arc::new(open(&options).await.unwrap());
+    conformance::is_filled(Arc::clone(&store)).await;
+    conformance::assert_kept_by_bucket(&store, &keys).await;
+    let left = session.query_unpaged("SELECT TTL(gross) FROM views_by_bucket WHERE dimension = 'video' AND tier = 'hour' AND bucket = 0 AND source = 0 AND entity = 'short'", ()).await;
+    let left = left.unwrap().into_rows_result().unwrap().first_row::<(Option<i32>,)>().unwrap().0;
+    assert!(left.is_some_and(|left| (1..=1_000).contains(&left)), "a copied row lives no longer: {left:?}");
+
+    // An older aggregator goes on, and the fill is asked for, twice; a row that is newer than what is copied stays.
+    write("older", 4, 6, 0).await;
+    write("v0", 9, 9, 0).await;
+    for _ in 0..2 {
+        let done = migrate(&options, &MigratePlan { fill_lists: true, ..plan() }).await.unwrap().join("\n");
+        assert!(done.contains("4522 hour and day counts copied") && !done.contains("--fill-lists"), "{done}");
+        conformance::assert_kept_by_bucket(&store, &keys).await;
+    }
+    conformance::is_filled(store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,6 +241,12 @@ async fn rows_carry_their_stamp_as_timestamp_and_their_tiers_time_to_live() {
     let expected = [(stamp + 2, None), (stamp + 1, Some(401)), (stamp + 3, None)];
     assert_eq!(rollups.iter().map(|(at, ttl)| (*at, days_left(*ttl))).collect::<Vec<_>>(), expected);
     assert_eq!(read("SELECT WRITETIME(tally), TTL(tally) FROM checkpoints").await, [(stamp, None)]);
+    let mut by_bucket = read("SELECT WRITETIME(through), TTL(through) FROM views_by_bucket").await;
+    by_bucket.sort_unstable();
+    assert_eq!(by_bucket.iter().map(|(at, ttl)| (*at, days_left(*ttl))).collect::<Vec<_>>(), [(stamp + 1, Some(401)), (stamp + 2, None)]);
+    store.write_touched(Source(0), vec![Touched { day: 7, version: Offset(9), stamp: Stamp(stamp) }]).await.unwrap();
+    let touched = read("SELECT WRITETIME(version), TTL(version) FROM touched").await;
+    assert!(matches!(touched[..], [(at, Some(ttl))] if at == stamp && (1..=600).contains(&ttl)), "{touched:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -307,7 +367,8 @@ async fn no_write_leaves_a_tombstone() {
     let store = made(&options).await;
     conformance::fill(Arc::new(store.clone())).await;
     store.write_video("bare".into(), aggregator::VideoInfo::default()).await.unwrap();
-    for table in ["views_by_minute", "views_rollup", "checkpoints", "videos", "imports"] {
+    store.write_space("bare".into(), aggregator::SpaceInfo::default()).await.unwrap();
+    for table in ["views_by_minute", "views_rollup", "views_by_bucket", "checkpoints", "videos", "spaces", "imports"] {
         let cassandra = test_servers::cassandra();
         cassandra.nodetool(0, &["flush", &options.keyspace, table]).unwrap();
         // Reading everything counts the tombstones on the way.

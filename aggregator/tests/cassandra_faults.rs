@@ -48,7 +48,7 @@ async fn whichever_node_is_lost_writes_and_reads_go_on() {
         return;
     }
     let cluster = Arc::new(blocking(|| CassandraCluster::start(3)).await);
-    let plan = MigratePlan { replication: 3, log_id: LogId("log".into()), settings: FoldSettings::default() };
+    let plan = MigratePlan { replication: 3, log_id: LogId("log".into()), settings: FoldSettings::default(), fill_lists: false };
     // Migrations at once, each through another node; the cluster has just started.
     let through = |node| CassandraOptions { nodes: vec![node], ..CassandraOptions::default() };
     let each: Vec<_> = cluster.contacts().into_iter().map(through).collect();

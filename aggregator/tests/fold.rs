@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use aggregator::Touched;
 use aggregator::fold::{Flush, Fold, FoldLimits};
 use schemas::correction::{self, Adjustment, Delta, RepairCell, RepairMark, RepairSet};
 use schemas::{
@@ -220,4 +221,81 @@ fn a_tier_skips_what_it_no_longer_keeps() {
     assert_eq!(stored(9), [true, true, true, true]);
     assert_eq!(stored(19), [false, true, true, true]);
     assert_eq!(stored(29), [false, false, true, true]);
+}
+
+const DAY_MS: i64 = 86_400_000;
+const DAY: i32 = (T0 / DAY_MS) as i32;
+
+/// Days by their distance from that of `T0`, with their versions.
+fn touched(flush: &Flush) -> Vec<(i32, u64)> {
+    flush
+        .touched
+        .iter()
+        .map(|touched| (if touched.day == Touched::ALL { touched.day } else { touched.day - DAY }, touched.version.0))
+        .collect()
+}
+
+#[test]
+fn a_day_is_announced_when_closed_counts_of_it_change_and_closing_is_no_change() {
+    let mut bench = Bench::new(FoldSettings::default());
+    bench.view(0, "a", "v", 0);
+    bench.view(1_000, "b", "v", 500);
+    bench.tick(80_000);
+    assert_eq!(touched(&bench.flush()), [], "closing");
+    bench.view(80_000, "c", "v", 500);
+    bench.view(80_001, "d", "v", 80_000);
+    bench.view(80_002, "d", "v", 80_000);
+    bench.view(80_003, "e", "v", -DAY_MS);
+    let flush = bench.flush();
+    assert_eq!(touched(&flush), [(-1, 7), (0, 4)], "late");
+    let stamp = |tier, ts| bench.row(tier, &Entity::site(), ts).unwrap().stamp;
+    assert_eq!(flush.touched.iter().map(|touched| touched.stamp).collect::<Vec<_>>(), [stamp(Tier::Day, -DAY_MS), stamp(Tier::Hour, 0)]);
+    bench.view(80_004, "c", "v", 500);
+    bench.view(80_005, "too old", "v", -8 * DAY_MS);
+    bench.view(80_006, "in the future", "v", DAY_MS);
+    assert_eq!(touched(&bench.flush()), [], "what is not counted changes nothing");
+    bench.append(80_007, RecordKind::Json, true, &format!(r#"{{"event_id":"h","video_id":"v","ts":{}}}"#, T0 - 400 * DAY_MS));
+    assert_eq!(touched(&bench.flush()), [(-400, 11)], "imported");
+}
+
+#[test]
+fn corrections_of_closed_counts_are_announced_and_a_year_is_all_days() {
+    let mut bench = Bench::new(FoldSettings::default());
+    bench.view(1_000, "a", "v", 500);
+    bench.tick(80_000);
+    bench.flush();
+    let entity = Entity::new(Dimension::Video, "v");
+    let deltas = |ts: i64| vec![Delta { minute: Minute::of(Millis(T0 + ts)), entities: vec![entity.clone()], counts: -Counts::VIEW }];
+    let adjust = |ts| String::from_utf8(correction::encode(&Adjustment { after: 0, reason: "fraud".into(), deltas: deltas(ts) })).unwrap();
+    bench.append(80_000, RecordKind::Adjustment, false, &adjust(80_000));
+    assert_eq!(touched(&bench.flush()), [], "refused: its minute is open");
+    bench.append(80_000, RecordKind::Adjustment, false, &adjust(-2 * DAY_MS));
+    assert_eq!(touched(&bench.flush()), [(-2, 4)]);
+    for (tier, day) in [(Tier::Minute, 0), (Tier::Hour, 0), (Tier::Day, 0), (Tier::Year, Touched::ALL)] {
+        let cell = RepairCell { tier, entity: entity.clone(), start: tier.bucket(Minute::of(Millis(T0))).start };
+        let mark = correction::encode(&RepairMark { cells: vec![cell.clone()] });
+        bench.append(80_000, RecordKind::Mark, false, &String::from_utf8(mark).unwrap());
+        assert_eq!(touched(&bench.flush()), [], "a mark changes no count");
+        let set = RepairSet { mark: Offset(bench.log.len() as u64 - 1), cells: vec![(cell, Counts::VIEW)] };
+        bench.append(80_000, RecordKind::Set, false, &String::from_utf8(correction::encode(&set)).unwrap());
+        let flush = bench.flush();
+        assert_eq!(touched(&flush), [(day, bench.log.len() as u64)], "{tier:?}");
+    }
+}
+
+#[test]
+fn what_was_stored_and_not_announced_before_a_crash_is_announced_after_it() {
+    let mut bench = Bench::new(FoldSettings::default());
+    bench.tick(80_000);
+    bench.flush();
+    let checkpoint = bench.checkpoint.clone();
+    bench.view(80_000, "late", "v", 500);
+    assert_eq!(touched(&bench.flush()), [(0, 2)]);
+    // The rows are stored; the rest of the flush is lost.
+    bench.checkpoint = checkpoint;
+    bench.restart();
+    let flush = bench.flush();
+    assert_eq!((flush.rollups, flush.minutes), (Vec::new(), Vec::new()), "no row changes");
+    assert_eq!(touched(&bench.flush()), [], "once is enough");
+    assert_eq!(flush.touched.iter().map(|touched| (touched.day, touched.version)).collect::<Vec<_>>(), [(DAY, Offset(2))]);
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use aggregator::Touched;
 use aggregator::fold::{Flush, Fold, FoldLimits};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -22,6 +23,7 @@ struct Bench {
     fold: Fold,
     rows: BTreeMap<CellKey, StoredRow>,
     letters: Letters,
+    touched: Vec<Vec<Touched>>,
     checkpoint: Option<Checkpoint>,
 }
 
@@ -34,7 +36,7 @@ const LIMITS: FoldLimits = FoldLimits { resident_cells: 20, pending_max: 1_000_0
 impl Bench {
     fn new() -> Self {
         let fold = Fold::new(Source(0), settings(), LIMITS, None, Offset(0));
-        Self { fold, rows: BTreeMap::new(), letters: Vec::new(), checkpoint: None }
+        Self { fold, rows: BTreeMap::new(), letters: Vec::new(), touched: Vec::new(), checkpoint: None }
     }
 
     fn flush(&mut self) {
@@ -42,9 +44,10 @@ impl Bench {
             let rows: Vec<_> = load.keys.iter().map(|key| self.rows.get(key).copied()).collect();
             self.fold.loaded(&load, &rows);
         }
-        let Flush { rollups, minutes, dead_letters, checkpoint } = self.fold.take_flush().unwrap();
+        let Flush { rollups, minutes, touched, dead_letters, checkpoint } = self.fold.take_flush().unwrap();
         self.rows.extend(rollups.iter().chain(&minutes).cloned());
         self.letters.extend(dead_letters.into_iter().map(|letter| (letter.offset, letter.index, letter.reason, letter.original)));
+        self.touched.push(touched);
         self.checkpoint = Some(checkpoint);
         self.fold.recycle(rollups);
         self.fold.recycle(minutes);
@@ -60,9 +63,9 @@ impl Bench {
         }
     }
 
-    fn end(mut self) -> (BTreeMap<CellKey, StoredRow>, Letters, Checkpoint) {
+    fn end(mut self) -> (BTreeMap<CellKey, StoredRow>, Letters, Vec<Vec<Touched>>, Checkpoint) {
         self.flush();
-        (self.rows, self.letters, self.checkpoint.unwrap())
+        (self.rows, self.letters, self.touched, self.checkpoint.unwrap())
     }
 }
 

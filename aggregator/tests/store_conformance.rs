@@ -9,7 +9,7 @@ use std::sync::Arc;
 use aggregator::conformance::{self, Store};
 use aggregator::embedded::{StoreOptions, Table};
 use aggregator::{CountStore, EmbeddedStore, StoreError};
-use schemas::{CellKey, Checkpoint, FoldSettings, LogId, Millis, Source, StoredRow};
+use schemas::{CellKey, Checkpoint, Dimension, FoldSettings, LogId, Millis, Minute, Source, StoredRow, Tier};
 
 fn open(dir: &Path) -> EmbeddedStore {
     EmbeddedStore::open(StoreOptions::new(dir, LogId("log".into()))).unwrap()
@@ -83,14 +83,77 @@ async fn a_row_just_below_the_last_is_old_after_a_reopening_too() {
     }
 }
 
-/// Writes a row as version 0.1.0 did: a numbered batch, and nothing said of the highest stamp.
-fn write_as_before(dir: &Path, number: u64, key: &CellKey, row: StoredRow) {
+/// Opens the database as it lies there, and does something in one batch of this number.
+fn in_a_batch(dir: &Path, number: u64, act: impl FnOnce(&mut fjall::OwnedWriteBatch, &dyn Fn(&str) -> fjall::Keyspace)) {
     let db = fjall::Database::builder(dir.join("db")).open().unwrap();
-    let keyspace = |name| db.keyspace(name, fjall::KeyspaceCreateOptions::default).unwrap();
+    let keyspace = |name: &str| db.keyspace(name, fjall::KeyspaceCreateOptions::default).unwrap();
     let mut batch = db.batch().durability(Some(fjall::PersistMode::SyncData));
     batch.insert(&keyspace("meta"), "batch", number.to_be_bytes());
-    batch.insert(&keyspace("views_by_minute"), key.encode(), row.encode());
+    act(&mut batch, &keyspace);
     batch.commit().unwrap();
+}
+
+/// Writes a row as version 0.1.0 did: a numbered batch, nothing said of the highest stamp, and nothing by bucket.
+fn write_as_before(dir: &Path, number: u64, key: &CellKey, row: StoredRow) {
+    let table = if key.bucket.tier == Tier::Minute { "views_by_minute" } else { "views_rollup" };
+    in_a_batch(dir, number, |batch, keyspace| batch.insert(&keyspace(table), key.encode(), row.encode()));
+}
+
+async fn is_whole_by_bucket(store: &EmbeddedStore) {
+    let keys: Vec<_> = store.scan(Table::Rollup).map(|cell| cell.unwrap().0).collect();
+    let kept = |key: &&CellKey| matches!(key.bucket.tier, Tier::Hour | Tier::Day) && key.entity.dimension != Dimension::Site;
+    assert_eq!(store.scan_by_bucket().count(), keys.iter().filter(kept).count());
+    conformance::assert_kept_by_bucket(&(Arc::new(store.clone()) as Store), &keys).await;
+}
+
+#[tokio::test]
+async fn hours_that_an_older_version_wrote_are_kept_by_bucket_from_the_next_opening_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, both) = (conformance::hour("old", 0, 7), conformance::hour("both", 0, 0));
+    open(dir.path()).write_rows(Arc::new(vec![(both.clone(), conformance::row(10, 1))])).await.unwrap();
+    write_as_before(dir.path(), 2, &both, conformance::row(30, 3));
+    write_as_before(dir.path(), 3, &old, conformance::row(20, 2));
+    for _ in 0..2 {
+        let store = open(dir.path());
+        assert_eq!(store.scan_by_bucket().count(), 2);
+        is_whole_by_bucket(&store).await;
+    }
+}
+
+#[tokio::test]
+async fn a_store_of_before_that_table_is_copied_once_also_if_the_copy_is_broken_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let tables = ["meta", "views_by_minute", "views_rollup", "checkpoints", "videos", "imports"];
+    in_a_batch(dir.path(), 0, |batch, keyspace| {
+        tables.into_iter().for_each(|name| drop(keyspace(name)));
+        batch.insert(&keyspace("meta"), "format", [1]);
+        batch.insert(&keyspace("meta"), "log_id", "log");
+    });
+    // More than two batches of the copy, and what does not belong there.
+    in_a_batch(dir.path(), 1, |batch, keyspace| {
+        for n in 0..21_000_i32 {
+            for tier in Tier::ROLLUPS {
+                let key = CellKey { bucket: tier.bucket(Minute(0)), ..conformance::hour(&format!("v{n}"), 0, 0) };
+                batch.insert(&keyspace("views_rollup"), key.encode(), conformance::row(i64::from(n) + 1, 1).encode());
+            }
+        }
+    });
+    let store = open(dir.path());
+    assert_eq!(store.scan_by_bucket().count(), 42_000);
+    is_whole_by_bucket(&store).await;
+    drop(store);
+    // As a kill in the middle leaves it: some rows, and no note. The copy took three batches, and noting the highest stamps one.
+    in_a_batch(dir.path(), 6, |batch, keyspace| {
+        batch.remove(&keyspace("meta"), "by_bucket");
+        for row in keyspace("views_by_bucket").iter().step_by(3) {
+            batch.remove(&keyspace("views_by_bucket"), row.key().unwrap());
+        }
+    });
+    let store = open(dir.path());
+    is_whole_by_bucket(&store).await;
+    store.write_rows(Arc::new(vec![(conformance::hour("v7", 0, 0), conformance::row(1_000_000, 9))])).await.unwrap();
+    drop(store);
+    is_whole_by_bucket(&open(dir.path())).await;
 }
 
 #[tokio::test]
@@ -165,5 +228,7 @@ async fn rows_whose_time_has_passed_go_when_files_are_merged_and_no_others() {
     let store = open(dir.path());
     store.compact().unwrap();
     assert_eq!(store.read_cells(gone.to_vec()).await.unwrap(), [None, None]);
+    is_whole_by_bucket(&store).await;
+    assert_eq!(store.scan_by_bucket().count(), 1, "by bucket, too");
     assert_eq!(store.read_cells(kept.to_vec()).await.unwrap().iter().flatten().count(), 3);
 }

@@ -190,7 +190,7 @@ fn kafka(plan: &Plan, topic: &str) -> KafkaOptions {
 
 async fn cassandra(node: &str, keyspace: &str, log: &Arc<dyn EventLog>, settings: &FoldSettings) -> CassandraStore {
     let options = CassandraOptions { nodes: vec![node.to_owned()], keyspace: keyspace.to_owned(), ..CassandraOptions::default() };
-    let plan = MigratePlan { replication: 1, log_id: log.id(), settings: settings.clone() };
+    let plan = MigratePlan { replication: 1, log_id: log.id(), settings: settings.clone(), fill_lists: false };
     migrate(&options, &plan).await.unwrap();
     CassandraStore::open(options, log.id(), settings).await.unwrap()
 }

@@ -36,7 +36,7 @@ pub(super) mod cassandra {
         Err(ABSENT)
     }
 
-    pub(in super::super) async fn migrate(_: &Settings, _: LogId) -> Result<Vec<String>, BackendError> {
+    pub(in super::super) async fn migrate(_: &Settings, _: LogId, _: bool) -> Result<Vec<String>, BackendError> {
         Err(ABSENT)
     }
 }

@@ -16,8 +16,8 @@ pub(super) async fn open(settings: &Settings, log_id: LogId) -> Result<Arc<dyn C
 }
 
 /// Makes the keyspace and its tables, or sees that they are as they should be.
-pub(super) async fn migrate(settings: &Settings, log_id: LogId) -> Result<Vec<String>, BackendError> {
-    let plan = MigratePlan { replication: settings.replication, log_id, settings: settings.fold.clone() };
+pub(super) async fn migrate(settings: &Settings, log_id: LogId, fill_lists: bool) -> Result<Vec<String>, BackendError> {
+    let plan = MigratePlan { replication: settings.replication, log_id, settings: settings.fold.clone(), fill_lists };
     store::migrate(&options(settings)?, &plan).await.map_err(|error| with_way_out(error, settings))
 }
 

@@ -161,15 +161,16 @@ pub(crate) async fn open_cluster(settings: &Settings, needs: Needs) -> Result<Ba
 }
 
 /// Makes the topics and then the tables, as far as they are not there, and tells what was done: `tell` gets a line each.
+/// `fill_lists`: the counts for lists of the most viewed are copied again.
 ///
 /// # Errors
 /// If a server cannot be reached, or holds something else under these names.
-pub(crate) async fn migrate(settings: &Settings, tell: impl Fn(String)) -> Result<(), BackendError> {
+pub(crate) async fn migrate(settings: &Settings, fill_lists: bool, tell: impl Fn(String)) -> Result<(), BackendError> {
     kafka::create_topics(settings).await?.into_iter().for_each(&tell);
     let opened = open_cluster(settings, Needs { dead_letters: true, store: false }).await?;
     let log_id = opened.log.id();
     tell(format!("log: {log_id}, {} partitions", opened.log.sources()));
-    cassandra::migrate(settings, log_id).await?.into_iter().for_each(tell);
+    cassandra::migrate(settings, log_id, fill_lists).await?.into_iter().for_each(tell);
     Ok(())
 }
 

@@ -20,6 +20,9 @@ pub(crate) struct Rules {
     pub(crate) ttl: [i64; 4],
 }
 
+/// Days since 1970; `None` for more than one.
+pub(crate) type Day = Option<i64>;
+
 /// The auditor of one source.
 pub(crate) struct Auditor {
     rules: Rules,
@@ -31,6 +34,8 @@ pub(crate) struct Auditor {
     by_minute: BTreeMap<i64, BTreeSet<Entity>>,
     /// By offset.
     changed: Vec<Vec<Cell>>,
+    /// Days whose closed counts a record changes, by offset.
+    late: Vec<BTreeSet<Day>>,
     refused: Vec<Vec<Refused>>,
     /// When (minute of the log clock) an id was read in an event that was not rejected.
     seen: BTreeMap<Rc<str>, Vec<i64>>,
@@ -51,6 +56,7 @@ impl Auditor {
             deltas: BTreeMap::new(),
             by_minute: BTreeMap::new(),
             changed: Vec::new(),
+            late: Vec::new(),
             refused: Vec::new(),
             seen: BTreeMap::new(),
             cover: Cover::default(),
@@ -73,6 +79,11 @@ impl Auditor {
     /// The cells that the record at `offset` changes.
     pub(crate) fn changed(&self, offset: u64) -> &[Cell] {
         &self.changed[offset as usize]
+    }
+
+    /// The days whose counts the record at `offset` changes after they were closed.
+    pub(crate) fn late(&self, offset: u64) -> &BTreeSet<Day> {
+        &self.late[offset as usize]
     }
 
     pub(crate) const fn cells(&self) -> &BTreeMap<Cell, Vec<State>> {
@@ -134,6 +145,7 @@ impl Auditor {
         let stamp = (before.stamp + 1).max(clock * 1_000);
         let closed = before.closed.max(minute_of(clock - self.rules.grace) * MINUTE_MS);
         self.changed.push(Vec::new());
+        self.late.push(BTreeSet::new());
         self.refused.push(Vec::new());
         self.cover.hit_if("append time goes back", append_time < before.append_time);
         let tally = before.tally;
@@ -224,6 +236,7 @@ impl Auditor {
         self.change(offset, entity, MINUTE, minute, |state| add_to(state, counts));
         if minute * MINUTE_MS < self.here().closed {
             self.cover.hit("late event or adjustment");
+            self.late[offset as usize].insert(Some(minute.div_euclid(1_440)));
             self.roll_up(offset, entity, minute, counts);
         }
     }
@@ -293,6 +306,9 @@ impl Auditor {
                         add(&mut state.counts, since);
                         true
                     });
+                    if taken.flatten().is_some() {
+                        self.late[offset as usize].insert((cell.tier != YEAR).then(|| cell.start.div_euclid(1_440)));
+                    }
                     self.cover.hit_if("set without its mark", taken == Some(None));
                     self.cover.hit_if("repair over later changes", taken.flatten().is_some_and(|(_, since)| since != [0; 3]));
                 }

@@ -1,17 +1,18 @@
 //! The store as the run sees it: the real one, and beside it what must be in it by now.
 //!
 //! Whatever reaches the store is judged at once: a row is the auditor's for its version (so equal stamps are equal
-//! bytes), a checkpoint is the auditor's for its prefix, leads no cell, and has every refusal in the dead-letter log.
+//! bytes), a checkpoint is the auditor's for its prefix, leads no cell, and has every refusal in the dead-letter log and
+//! every late change announced. An announcement leads no cell either.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aggregator::owner::WriteKind;
-use aggregator::{CountStore, EmbeddedStore};
+use aggregator::{CountStore, EmbeddedStore, Touched};
 use futures_util::FutureExt;
 use schemas::{Bucket, CellKey, Checkpoint, DeadLetter, Dimension, Minute, NewRecord, Reason, Source, StoredRow, Tally, Tier};
 
-use crate::auditor::Auditor;
+use crate::auditor::{Auditor, Day};
 use crate::calendar::{DAY, HOUR, MINUTE, YEAR, bucket};
 use crate::cover::Cover;
 use crate::dice::Dice;
@@ -63,6 +64,14 @@ pub(crate) fn tally(tally: &Tally) -> meaning::Tally {
     meaning::Tally { read: tally.events(), counted, duplicate, corrections, rejected }
 }
 
+/// Whether an announcement says that the day has changed.
+const fn is_of(touched: &Touched, day: Day) -> bool {
+    match day {
+        Some(day) => touched.day == Touched::ALL || touched.day as i64 == day,
+        None => touched.day == Touched::ALL,
+    }
+}
+
 impl<'s> Disk<'s> {
     pub(crate) const fn new(store: &'s EmbeddedStore, source: Source) -> Self {
         Self { store, source, rows: BTreeMap::new(), checkpoints: Vec::new(), letters: BTreeMap::new(), is_out: false }
@@ -86,6 +95,7 @@ impl<'s> Disk<'s> {
         match what {
             WriteKind::DeadLetters(letters) => self.bury(letters, auditor, trace),
             WriteKind::Rows(rows) => self.write_rows(rows, lands, auditor, cover, trace),
+            WriteKind::Touched(days) => self.write_touched(days, auditor, trace),
             WriteKind::Checkpoint(checkpoint) => self.write_checkpoint(checkpoint, auditor, cover, trace),
         }
     }
@@ -158,16 +168,44 @@ impl<'s> Disk<'s> {
             return;
         }
         self.checkpoints.push(checkpoint.clone());
+        let announced = self.touched();
         for offset in covered..len {
             for cell in auditor.changed(offset) {
                 let version = self.rows.get(cell).map(|row| row.row.version.0);
                 assert!(version > Some(offset), "I4: checkpoint {len} leads {cell:?}, changed at {offset}, stored at {version:?}");
+            }
+            for day in auditor.late(offset) {
+                let announced = announced.iter().any(|touched| touched.version.0 > offset && is_of(touched, *day));
+                assert!(announced, "checkpoint {len} passes {offset}, and day {day:?} is not announced");
+                cover.hit("late change announced");
             }
             for refused in auditor.refused(offset) {
                 let buried = self.letters.contains_key(&(offset, refused.index));
                 assert!(buried, "I8: checkpoint {len} passes {offset}/{} ({}) without a dead letter", refused.index, refused.reason);
             }
         }
+    }
+
+    /// Announces days. Who reads it must read the rows.
+    fn write_touched(&self, days: &[Touched], auditor: &Auditor, trace: &mut Trace) {
+        trace.line(format_args!("touched {days:?}"));
+        let covered = self.checkpoints.last().map_or(0, |last| last.next_offset.0);
+        for touched in days {
+            for offset in (covered..touched.version.0).filter(|offset| auditor.late(*offset).iter().any(|day| is_of(touched, *day))) {
+                for cell in auditor.changed(offset) {
+                    let version = self.rows.get(cell).map(|row| row.row.version.0);
+                    assert!(version > Some(offset), "{touched:?} leads {cell:?}, changed at {offset}, stored at {version:?}");
+                }
+            }
+        }
+        let write = self.store.write_touched(self.source, days.to_vec());
+        write.now_or_never().expect("the store answers at once").expect("the store can be written");
+    }
+
+    /// What has been announced.
+    fn touched(&self) -> Vec<Touched> {
+        let all = self.store.read_touched().now_or_never().expect("the store answers at once").expect("the store can be read");
+        all.into_iter().filter(|(source, _)| *source == self.source).map(|(_, touched)| touched).collect()
     }
 
     /// Some older checkpoint, or none at all.

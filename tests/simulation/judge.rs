@@ -119,6 +119,7 @@ impl World<'_> {
         self.judge_rereading();
         self.judge_undisturbed(undisturbed);
         self.judge_stored();
+        self.judge_by_bucket();
         self.judge_queries(copies);
         assert_eq!(self.disk.store.conflicts(), 0, "I5: equal stamps, other bytes");
     }
@@ -188,6 +189,15 @@ impl World<'_> {
             }
         }
         assert_eq!(stored, self.disk.rows.len(), "rows in the store");
+    }
+
+    /// The hour and day rows of videos and spaces are kept by bucket as they are, and no others.
+    fn judge_by_bucket(&self) {
+        let kept: BTreeMap<_, _> = self.disk.store.scan_by_bucket().map(|cell| cell.expect("a cell by bucket")).collect();
+        let kept = kept.into_iter().filter(|(key, _)| key.source == self.disk.source).map(|(key, row)| (disk::cell(&key), row));
+        let belongs = |cell: &Cell| [HOUR, DAY].contains(&cell.tier) && cell.entity.dimension < 2;
+        let rows = self.disk.rows.iter().filter(|(cell, _)| belongs(cell)).map(|(cell, row)| (cell.clone(), *row));
+        assert_eq!(kept.collect::<BTreeMap<_, _>>(), rows.collect(), "rows by bucket");
     }
 
     /// I7: whatever tiers the query planner takes for a range, its answer is the truth, over all sources.

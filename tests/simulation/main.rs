@@ -25,7 +25,8 @@
 //! * flush: the checkpoint before the rows; a failed write taken as done; parked changes left behind; minutes before rollups
 //!   (also seen by the reader alone); dead letters not awaited; a checkpoint of another position; a drained owner that leaves
 //!   its flush behind; no bound on what waits; no retry of a failed load; a deadline that forgets the flush
-//! * store and queries: a lower stamp that wins; `through` ignored by the test's reader or by the query planner
+//! * announcements: before the rows, after the checkpoint, or only of changes that a cell takes; a year's repair said to be of one day
+//! * store and queries: a lower stamp that wins; rows by bucket that are not those of the rollups; `through` ignored by the test's reader or by the query planner
 //!
 //! `make sim SEED=n` repeats one seed and tells what happens; `make soak SEEDS=n` runs more of them.
 
@@ -90,6 +91,7 @@ const CASES: &[&str] = &[
     "failed load",
     "historical event in the future",
     "in_future",
+    "late change announced",
     "late event or adjustment",
     "late write that no longer matters",
     "loaded row is ahead of its owner",

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use schemas::{Bucket, CellKey, Dimension, Source};
 
+use super::Inner;
+use super::cells::ROWS_PER_BATCH;
 use super::row::{self, RollupRow, Stored};
-use super::{Inner, cells::Cell};
 use crate::store::{BucketPage, BucketRow, StoreError, is_kept_by_bucket};
 
 /// The cells of one source in one bucket lie together.
@@ -26,11 +27,11 @@ impl From<RollupRow> for StoredCell {
     }
 }
 
-/// Those of `cells` that are kept by bucket, in parts of `rows` that each lie in one partition.
-pub(super) fn parts<'a>(cells: impl Iterator<Item = Cell<'a>>, rows: usize) -> Vec<Vec<Cell<'a>>> {
-    let mut again: Vec<_> = cells.filter(|(key, _)| is_kept_by_bucket(key)).map(|cell| (partition(&cell.0), cell)).collect();
+/// Those of `cells` that are kept by bucket, in parts that each lie in one partition.
+pub(super) fn parts<'a, T>(cells: impl Iterator<Item = &'a T>, key: impl Fn(&T) -> &CellKey) -> Vec<Vec<&'a T>> {
+    let mut again: Vec<_> = cells.filter(|cell| is_kept_by_bucket(key(cell))).map(|cell| (partition(key(cell)), cell)).collect();
     again.sort_by_key(|(partition, _)| *partition);
-    let partitions = again.chunk_by(|a, b| a.0 == b.0).flat_map(|partition| partition.chunks(rows));
+    let partitions = again.chunk_by(|a, b| a.0 == b.0).flat_map(|partition| partition.chunks(ROWS_PER_BATCH));
     partitions.map(|part| part.iter().map(|(_, cell)| *cell).collect()).collect()
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use schemas::{Bucket, CellKey, Entity, Millis, Minute, StoredRow, Tier};
+use scylla::client::session::Session;
 use scylla::deserialize::row::DeserializeRow;
 use scylla::response::PagingState;
 use scylla::serialize::row::SerializeRow;
@@ -15,7 +16,7 @@ use super::{Inner, by_bucket, ttl};
 use crate::store::{Slice, SliceRow, StoreError};
 
 /// So many rows of one partition go in one mutation: about 25 KB, far below what servers refuse.
-const ROWS_PER_BATCH: usize = 100;
+pub(super) const ROWS_PER_BATCH: usize = 100;
 /// So many cells of one partition are asked for at once; ScyllaDB takes up to 100.
 const KEYS_PER_READ: usize = 64;
 /// A slice of minutes asks one partition for each day: ten years are the most.
@@ -44,7 +45,7 @@ impl<'a> Partition<'a> {
     }
 }
 
-pub(super) type Cell<'a> = &'a (CellKey, StoredRow);
+type Cell<'a> = &'a (CellKey, StoredRow);
 
 /// Where rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +67,7 @@ fn batches(rows: &[(CellKey, StoredRow)]) -> Vec<(Partition<'_>, Vec<Cell<'_>>)>
 /// The mutations that write rows: those of their cells, and those of the hour and day cells once more by bucket.
 fn mutations(rows: &[(CellKey, StoredRow)]) -> Vec<(Table, Vec<Cell<'_>>)> {
     let batches = batches(rows);
-    let again = by_bucket::parts(batches.iter().flat_map(|(_, cells)| cells.iter().copied()), ROWS_PER_BATCH);
+    let again = by_bucket::parts(batches.iter().flat_map(|(_, cells)| cells.iter().copied()), |(key, _)| key);
     let again = again.into_iter().map(|cells| (Table::ByBucket, cells));
     batches.into_iter().map(|(partition, cells)| (partition.table(), cells)).chain(again).collect()
 }
@@ -93,27 +94,14 @@ impl Inner {
         match table {
             Table::Minutes => {
                 let values = cells.iter().map(|(key, stored)| row::minute_values(key, stored, ttl(key))).collect::<Result<Vec<_>, _>>();
-                self.write_values(&statements.write_minute, values.map_err(refused)?).await
+                send(&self.session, &statements.write_minute, values.map_err(refused)?).await
             }
             Table::Rollups | Table::ByBucket => {
                 let values = cells.iter().map(|(key, stored)| row::rollup_values(key, stored, ttl(key))).collect::<Result<Vec<_>, _>>();
                 let statement = if table == Table::Rollups { &statements.write_rollup } else { &statements.write_by_bucket };
-                self.write_values(statement, values.map_err(refused)?).await
+                send(&self.session, statement, values.map_err(refused)?).await
             }
         }
-    }
-
-    async fn write_values(&self, statement: &PreparedStatement, values: Vec<impl SerializeRow>) -> Result<(), Failure> {
-        if let [one] = &*values {
-            self.session.execute_unpaged(statement, one).await?;
-            return Ok(());
-        }
-        // Unlogged: all of it lies in one partition, where a batch is one mutation anyway.
-        let statements = values.iter().map(|_| BatchStatement::PreparedStatement(statement.clone())).collect();
-        let mut batch = Batch::new_with_statements(BatchType::Unlogged, statements);
-        batch.set_is_idempotent(true);
-        self.session.batch(&batch, values).await?;
-        Ok(())
     }
 
     pub(super) async fn read_cells(&self, keys: &[CellKey]) -> Result<Vec<Option<StoredRow>>, StoreError> {
@@ -197,6 +185,20 @@ impl Inner {
             }
         }
     }
+}
+
+/// Writes rows of one partition by a statement.
+pub(super) async fn send(session: &Session, statement: &PreparedStatement, values: Vec<impl SerializeRow>) -> Result<(), Failure> {
+    if let [one] = &*values {
+        session.execute_unpaged(statement, one).await?;
+        return Ok(());
+    }
+    // Unlogged: all of it lies in one partition, where a batch is one mutation anyway.
+    let statements = values.iter().map(|_| BatchStatement::PreparedStatement(statement.clone())).collect();
+    let mut batch = Batch::new_with_statements(BatchType::Unlogged, statements);
+    batch.set_is_idempotent(true);
+    session.batch(&batch, values).await?;
+    Ok(())
 }
 
 #[cfg(test)]

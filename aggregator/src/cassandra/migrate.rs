@@ -20,7 +20,7 @@ use super::error::{Failure, damaged};
 use super::meta::{self, Meta};
 use super::options::{CassandraOptions, MigratePlan};
 use super::schema::{self, Flavour};
-use super::{session, ttl};
+use super::{fill, session, ttl};
 use crate::backoff;
 use crate::store::StoreError;
 
@@ -30,6 +30,9 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 const NODES_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a request is made that fails for reasons that may pass.
 const ATTEMPTS: u32 = 8;
+/// What a rolling upgrade leaves to do.
+const FILL_AGAIN: &str = "lists of the most viewed: what aggregators of the older version count from now on is not in them; when the last of these has \
+     stopped, run: tallymark migrate --fill-lists";
 const NODES_POLL: Duration = Duration::from_millis(250);
 
 /// Makes the keyspace and its tables, or leads them to the schema of this program, and says in lines what was done. May be repeated.
@@ -45,8 +48,17 @@ pub async fn migrate(options: &CassandraOptions, plan: &MigratePlan) -> Result<V
     migration.change(schema::create_meta(&options.keyspace)).await?;
     let meta = migration.meta().await?;
     for version in meta.schema_version.saturating_add(1)..=schema::VERSION {
-        migration.step(version).await?;
+        migration.tables(version).await?;
+        // Before the version says so: one that is killed is made again, and until then no reader takes what is there for whole.
+        if version == schema::BY_BUCKET && meta.schema_version > 0 {
+            done.push(migration.fill().await?);
+            done.push(FILL_AGAIN.to_owned());
+        }
+        migration.reached(version).await?;
         done.push(format!("schema version {version}: tables made"));
+    }
+    if plan.fill_lists && meta.schema_version >= schema::BY_BUCKET {
+        done.push(migration.fill().await?);
     }
     if meta.schema_version == schema::VERSION {
         done.push(format!("schema version {}: nothing to do", schema::VERSION));
@@ -190,11 +202,22 @@ impl<'a> Migration<'a> {
         meta::read(&self.session, self.options, serial).await
     }
 
-    /// Leads the schema to a version from the one before it.
-    async fn step(&self, to: i32) -> Result<(), StoreError> {
-        for change in schema::step(to, &self.options.keyspace, &self.flavour) {
+    /// Copies what the rollup table holds to where it is kept by bucket.
+    async fn fill(&self) -> Result<String, StoreError> {
+        let rows = fill::fill(&self.session, &self.options.keyspace).await?;
+        Ok(format!("lists of the most viewed: {rows} hour and day counts copied"))
+    }
+
+    /// Makes what a version has more than the one before it.
+    async fn tables(&self, of: i32) -> Result<(), StoreError> {
+        for change in schema::step(of, &self.options.keyspace, &self.flavour) {
             self.change(change).await?;
         }
+        Ok(())
+    }
+
+    /// The keyspace is of a version, having been of the one before it.
+    async fn reached(&self, to: i32) -> Result<(), StoreError> {
         // If another migration was faster, the condition fails, and all is well.
         let update = format!("UPDATE {}.meta SET schema_version = ? WHERE id = ? IF schema_version = ?", self.options.keyspace);
         self.run(&update, (to, meta::ID, to.saturating_sub(1))).await?;

@@ -9,6 +9,7 @@
 //! | [`options`] | where the cluster is, and what a keyspace is made for |
 //! | [`migrate`](fn@migrate) | making the keyspace, and leading its tables from version to version |
 //! | `schema` | the tables, step by step |
+//! | `fill` | copying what was there before a table |
 //! | `meta` | what a keyspace says of itself, and whether that is what we came for |
 //! | `session`, `tls` | connecting; consistency, patience, data centre |
 //! | `statements` | the prepared statements |
@@ -27,6 +28,7 @@ mod by_bucket;
 mod cells;
 mod checkpoint;
 mod error;
+mod fill;
 mod gate;
 mod limit;
 mod meta;

@@ -68,6 +68,8 @@ pub struct MigratePlan {
     pub log_id: LogId,
     /// The rules by which they are counted.
     pub settings: FoldSettings,
+    /// Copy all hour and day counts again to where they are kept by bucket: programs of before that table may have written since.
+    pub fill_lists: bool,
 }
 
 impl CassandraOptions {

@@ -10,6 +10,8 @@
 
 /// The newest schema that this program knows.
 pub(super) const VERSION: i32 = 2;
+/// The first that keeps hour and day cells by bucket too.
+pub(super) const BY_BUCKET: i32 = 2;
 
 /// What the statements depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! Which days of which source have changed after they were closed: rows that go by themselves after ten minutes.
 
 use schemas::{Offset, Source, Stamp};
-use scylla::statement::batch::{Batch, BatchStatement, BatchType};
 
 use super::Inner;
+use super::cells::send;
 use super::error::{Failure, damaged};
 use super::row::{bigint, source};
 use crate::store::{StoreError, Touched};
@@ -21,11 +21,7 @@ impl Inner {
             Ok((&*self.log_id.0, number, touched.day, version, touched.stamp.0))
         };
         let values = days.iter().map(values).collect::<Result<Vec<_>, StoreError>>()?;
-        let statements = days.iter().map(|_| BatchStatement::PreparedStatement(self.statements.write_touched.clone())).collect();
-        let mut batch = Batch::new_with_statements(BatchType::Unlogged, statements);
-        batch.set_is_idempotent(true);
-        self.session.batch(&batch, values).await.map_err(Failure::from)?;
-        Ok(())
+        Ok(send(&self.session, &self.statements.write_touched, values).await?)
     }
 
     pub(super) async fn read_touched(&self) -> Result<Vec<(Source, Touched)>, StoreError> {

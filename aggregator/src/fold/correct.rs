@@ -5,6 +5,7 @@ use schemas::{Minute, Reason, Record, RecordKind, Rejection, Tier};
 
 use super::cell::Op;
 use super::{Change, Fold};
+use crate::store::Touched;
 
 impl Fold {
     /// Takes a correction whole or refuses it whole.
@@ -56,6 +57,12 @@ impl Fold {
     fn repair(&mut self, record: &Record<'_>, cell: &RepairCell, op: Op) {
         if cell.tier == Tier::Minute && cell.start >= self.at.closed {
             return;
+        }
+        match (op, cell.tier) {
+            (Op::Set(..), Tier::Year) => self.touched.day(Touched::ALL, record.offset, self.at.stamp),
+            (Op::Set(..), _) => self.touched.minute(cell.start, record.offset, self.at.stamp),
+            // A mark changes no count.
+            _ => {}
         }
         let through = if cell.tier == Tier::Minute { Minute::NEVER } else { self.at.closed };
         let change: Change = self.change(record.offset, through, op);

@@ -21,6 +21,7 @@
 //! | [`ids`] | the ids of the deduplication window |
 //! | [`cell`], [`cells`], [`entities`], [`index`], [`parking`] | resident cells: changed, parked, loaded, evicted |
 //! | [`correct`] | adjustments and repairs |
+//! | [`touched`] | which days change after they were closed |
 
 mod batch;
 mod cell;
@@ -33,6 +34,7 @@ mod events;
 mod ids;
 mod index;
 mod parking;
+mod touched;
 mod warm_up;
 
 use schemas::cell::SITE;
@@ -47,6 +49,9 @@ use cells::{AHEAD, Cells};
 use clock::{LogClock, WarmIndex, warm_up_minute};
 use entities::EntityIx;
 use ids::SeenIds;
+use touched::TouchedDays;
+
+use crate::store::Touched;
 
 pub use cells::Load;
 
@@ -76,6 +81,8 @@ pub struct Flush {
     pub rollups: Vec<(CellKey, StoredRow)>,
     /// Minute rows.
     pub minutes: Vec<(CellKey, StoredRow)>,
+    /// Days whose counts changed after they were closed, announced when the rows are stored.
+    pub touched: Vec<Touched>,
     /// Refused events since the last flush.
     pub dead_letters: Vec<DeadLetter>,
     /// Written last.
@@ -119,6 +126,7 @@ pub struct Fold {
     tally: Tally,
     dead_letters: Vec<DeadLetter>,
     dead_letter_bytes: usize,
+    touched: TouchedDays,
     /// For the sums of a batch.
     room: Room,
     /// The prefix of the flush under way.
@@ -149,6 +157,7 @@ impl Fold {
             tally: Tally::default(),
             dead_letters: Vec::new(),
             dead_letter_bytes: 0,
+            touched: TouchedDays::default(),
             room: Room::default(),
             in_flight: None,
         };
@@ -295,7 +304,9 @@ impl Fold {
         let (rollups, minutes) = self.cells.take_dirty();
         self.in_flight = Some(self.position);
         self.dead_letter_bytes = 0;
-        Some(Flush { rollups, minutes, dead_letters: std::mem::take(&mut self.dead_letters), checkpoint: self.checkpoint() })
+        let touched = self.touched.take(self.position, self.at.stamp);
+        let dead_letters = std::mem::take(&mut self.dead_letters);
+        Some(Flush { rollups, minutes, touched, dead_letters, checkpoint: self.checkpoint() })
     }
 
     /// Takes back the rows of a flush that are stored, for the memory that they are in.
@@ -347,6 +358,7 @@ impl Fold {
         if minute >= self.at.closed {
             self.cells.count(entity, minute, Addition { offset, stamp: self.at.stamp, counts });
         } else {
+            self.touched.minute(minute, offset, self.at.stamp);
             let change = self.change(offset, Minute::NEVER, Op::Add(counts));
             self.change_closed(entity, Tier::Minute.bucket(minute), change);
             self.change_rollups(entity, minute, Change { through: self.at.closed, ..change });

@@ -131,6 +131,7 @@ async fn perform(source: Source, what: WriteKind, backends: &Backends) -> Result
             Err(error) => Err(WriteFailure::Never(error.to_string())),
         },
         WriteKind::Rows(rows) => backends.store.write_rows(rows).await.map_err(of_store),
+        WriteKind::Touched(days) => backends.store.write_touched(source, days).await.map_err(of_store),
         WriteKind::Checkpoint(checkpoint) => backends.store.write_checkpoint(source, *checkpoint).await.map_err(of_store),
     }
 }
