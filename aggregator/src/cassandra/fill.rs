@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn the_ranges_are_all_tokens_once() {
         let ranges = ranges();
-        assert_eq!(ranges.len() as i64, RANGES);
+        assert_eq!(i64::try_from(ranges.len()), Ok(RANGES));
         assert_eq!((ranges.first().map(|range| range.0), ranges.last().map(|range| range.1)), (Some(i64::MIN), Some(i64::MAX)));
         assert!(ranges.windows(2).all(|pair| pair[0].1 == pair[1].0) && ranges.iter().all(|(after, to)| after < to));
     }
