@@ -1,4 +1,4 @@
-//! The client's side of the HTTP API: what `import`, `tap` and `status` ask a server.
+//! The client's side of the HTTP API: what `import`, `tap`, `top` and `status` ask a server.
 //!
 //! Errors say what failed and what to do; whether to try again is the caller's decision.
 
@@ -114,6 +114,14 @@ impl Server {
         self.json(self.http.get(self.url("v1/status")?)).await
     }
 
+    /// A list of the most viewed.
+    pub(crate) async fn top(&self, ask: &TopAsk) -> Result<serde_json::Value, ClientError> {
+        let mut url = self.url(if ask.spaces { "v1/top/spaces" } else { "v1/top/videos" })?;
+        let sort = if ask.rising { "rising" } else { "views" };
+        url.query_pairs_mut().extend_pairs([("window", &*ask.window), ("limit", &ask.limit.to_string()), ("sort", sort)]);
+        self.json(self.http.get(url)).await
+    }
+
     /// Whether it is ready to take and answer requests.
     pub(crate) async fn ready(&self) -> Result<(), ClientError> {
         self.answer(self.http.get(self.url("readyz")?)).await.map(drop)
@@ -198,6 +206,18 @@ fn unreachable(url: &str, error: &reqwest::Error) -> ClientError {
         cause = inner;
     }
     ClientError::Unreachable { url: url.to_owned(), detail: cause.to_string() }
+}
+
+/// Which list.
+#[derive(Clone, Debug)]
+pub(crate) struct TopAsk {
+    /// Of spaces rather than videos.
+    pub(crate) spaces: bool,
+    /// A range by its name.
+    pub(crate) window: String,
+    pub(crate) limit: u64,
+    /// Ranked by rise rather than views.
+    pub(crate) rising: bool,
 }
 
 /// What to read of the log.

@@ -16,6 +16,7 @@
 //! | [`import`] | `tallymark import`: files into a server |
 //! | [`tap`] | `tallymark tap`: what the log holds |
 //! | [`status`] | `tallymark status`: is it working? |
+//! | [`top`] | `tallymark top`: the most viewed |
 //! | [`client`] | what the commands above ask a server |
 
 mod backends;
@@ -29,6 +30,7 @@ mod role;
 mod serve;
 mod status;
 mod tap;
+mod top;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -49,6 +51,7 @@ Start here:
   tallymark run                                   a server on http://127.0.0.1:8080, data in ./data
   tallymark import views.csv.gz --map video_id=item_id,ts=ts_ms --historical
   curl 'http://127.0.0.1:8080/v1/site/views?step=1h'
+  tallymark top --window hour                     the most viewed
   tallymark status                                is it working?
 
 On many machines, with Kafka and Cassandra (or ScyllaDB):
@@ -130,6 +133,8 @@ before and is sent again after the move counts twice, as the new log does not kn
     Tap(tap::TapArgs),
     /// Is it working? Lag, freshness and what became of the events.
     Status(status::StatusArgs),
+    /// The most viewed, or those that rise, as a table.
+    Top(top::TopArgs),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -152,6 +157,7 @@ fn main() -> ExitCode {
         Command::Import(args) => on_runtime(import::import(args)),
         Command::Tap(args) => on_runtime(tap::tap(args)),
         Command::Status(args) => on_runtime(status::status(args)),
+        Command::Top(args) => on_runtime(top::top(args)),
         Command::Config(ConfigCommand::Check(given)) => ended(config::load(&given, std::env::vars_os()).map(|loaded| {
             print!("{}", config::print_all(&loaded));
             ExitCode::SUCCESS

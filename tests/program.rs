@@ -36,6 +36,7 @@ fn help_teaches_by_examples() {
         (vec!["import", "--help"], "--map video_id=item_id,viewer_id=user_id,ts=ts_ms --historical"),
         (vec!["tap", "--help"], "tallymark tap --follow"),
         (vec!["status", "--help"], "Exit code: 0"),
+        (vec!["top", "--help"], "tallymark top --spaces --rising"),
         (vec!["collect", "--help"], "tallymark collect --kafka-brokers k1:9092"),
         (vec!["aggregate", "--help"], "hands the partitions over"),
         (vec!["query", "--help"], "tallymark status --url"),
