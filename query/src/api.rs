@@ -4,7 +4,7 @@
 #![expect(dead_code, reason = "parameters and shapes are only described here: `params` reads them")]
 
 use utoipa::openapi::schema::{AnyOfBuilder, KnownFormat, ObjectBuilder, SchemaFormat, Type};
-use utoipa::openapi::{Components, ComponentsBuilder, RefOr, Schema};
+use utoipa::openapi::{Components, ComponentsBuilder, Content, HeaderBuilder, OpenApi, RefOr, ResponseBuilder, Schema};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use ingest::answers_with;
@@ -12,7 +12,7 @@ use ingest::problem::responses::ANY;
 
 use crate::{calendar, compare, params};
 
-const ASKED: &[&str] = &["bad-parameter", "unknown-parameter"];
+const ASKED: &[&str] = &["bad-parameter", "unknown-parameter", "quota-exceeded"];
 const STORE: &[&str] = &["store-damaged", "store-failed"];
 const LOG: &[&str] = &["log-damaged", "log-failed"];
 const BODY: &[&str] = &["bad-body", "body-cut", "body-too-large"];
@@ -23,7 +23,7 @@ answers_with!(
 );
 answers_with!(
     /// How a list or a report is refused.
-    pub(crate) ListProblems = [ANY, ASKED, STORE, &["resolution-gone"]]
+    pub(crate) ListProblems = [ANY, ASKED, STORE, &["resolution-gone", "not-acceptable"]]
 );
 answers_with!(
     /// How an answer about one video is refused.
@@ -47,15 +47,15 @@ answers_with!(
 );
 answers_with!(
     /// How something that is to be stored is refused.
-    pub(crate) StoringProblems = [ANY, &["bad-parameter"], BODY, STORE]
+    pub(crate) StoringProblems = [ANY, &["bad-parameter", "quota-exceeded"], BODY, STORE]
 );
 answers_with!(
     /// How an answer about an import is refused.
-    pub(crate) ImportProblems = [ANY, &["bad-parameter"], STORE, &["unknown-import"]]
+    pub(crate) ImportProblems = [ANY, &["bad-parameter", "quota-exceeded"], STORE, &["unknown-import"]]
 );
 answers_with!(
     /// How an answer about the log and the store is refused.
-    pub(crate) StatusProblems = [ANY, &["unknown-parameter"], STORE]
+    pub(crate) StatusProblems = [ANY, &["unknown-parameter", "quota-exceeded"], STORE]
 );
 answers_with!(
     /// How an answer with records is refused.
@@ -94,14 +94,14 @@ pub(crate) struct Zone {
 #[into_params(parameter_in = Query)]
 pub(crate) struct Range {
     /// Where the range begins (inclusive): RFC 3339 or Unix seconds, rounded down to the minute. 24 hours before `end` if left out.
-    #[param(value_type = Option<Instant>)]
+    #[param(value_type = Option<Instant>, example = "2026-11-20T00:00:00Z")]
     start: Option<String>,
     /// Where the range ends (exclusive): RFC 3339 or Unix seconds, rounded up to the minute. The end of the present minute if left out.
-    #[param(value_type = Option<Instant>)]
+    #[param(value_type = Option<Instant>, example = "2026-11-21T00:00:00Z")]
     end: Option<String>,
     /// The length of a point, along the calendar of `tz`; weeks begin on Monday, and `all` makes the range one point. If left out,
     /// the finest step with at most about 180 points.
-    #[param(value_type = Option<Step>)]
+    #[param(value_type = Option<Step>, example = "1h")]
     step: Option<String>,
     /// The IANA time zone whose calendar the points follow and whose offset times are written with, such as `Europe/Berlin`. UTC if left out.
     #[param(value_type = Option<TimeZone>)]
@@ -130,6 +130,9 @@ pub(crate) struct DayQuery {
     /// What to count. `gross` if left out.
     #[param(value_type = Option<Metric>)]
     metric: Option<String>,
+    /// A row is a day of UTC; no other zone is taken. For the day of a zone ask `.../views` with `step=1m`.
+    #[param(pattern = "^UTC$")]
+    tz: Option<String>,
 }
 
 /// The form of the answer.
@@ -140,6 +143,42 @@ pub(crate) struct Form {
     #[param(value_type = Option<Format>)]
     format: Option<String>,
 }
+
+/// Says of every operation that takes `format` which forms its answer has, and with which headers it comes.
+pub(crate) fn with_forms(mut openapi: OpenApi) -> OpenApi {
+    let items = openapi.paths.paths.values_mut();
+    for operation in items.flat_map(|item| [&mut item.get, &mut item.post]).flatten() {
+        let mut parameters = operation.parameters.iter().flatten();
+        if parameters.any(|parameter| matches!(parameter, RefOr::T(parameter) if parameter.name == "format"))
+            && let Some(RefOr::T(response)) = operation.responses.responses.get_mut("200")
+        {
+            let unchanged = ResponseBuilder::new().description("Nothing has changed since the answer that `If-None-Match` names.").build();
+            for form in ["text/csv", "application/vnd.apache.arrow.stream"] {
+                response.content.insert(form.to_owned(), Content::default().into());
+            }
+            for (name, says) in HEADERS {
+                let text = ObjectBuilder::new().schema_type(Type::String);
+                response
+                    .headers
+                    .insert((*name).to_owned(), HeaderBuilder::new().schema(Some(text)).description(Some(*says)).build().into());
+            }
+            operation.responses.responses.insert("304".to_owned(), unchanged.into());
+        }
+    }
+    openapi
+}
+
+/// The headers of an answer with counts.
+const HEADERS: &[(&str, &str)] = &[
+    (
+        "Cache-Control",
+        "For how long the answer may be given again: 1 s while its counts are open, 5 s when they are complete, 60 s when they are final.",
+    ),
+    ("ETag", "Names these very bytes: sent back as `If-None-Match` it is answered with 304 for as long as they are true."),
+    ("Tallymark-Stale", "Only if the store could not be asked: for how many seconds the answer has been out of date."),
+    ("RateLimit-Policy", "How many requests a client may send (draft-ietf-httpapi-ratelimit-headers)."),
+    ("RateLimit", "How many of them are left."),
+];
 
 /// Schemas of parameters, which the operations only refer to.
 pub(crate) fn components() -> Components {

@@ -81,7 +81,7 @@ pub(crate) struct EntityViews {
     post,
     path = "/v1/query",
     operation_id = "query",
-    tag = "Site",
+    tag = "Many at once",
     params(api::Form),
     request_body = api::BatchQuestion,
     responses((status = 200, description = "The counts.", body = Batch), api::BatchProblems)

@@ -77,6 +77,9 @@ pub(crate) async fn set(
             return Err(bad_body(format!("{name} has {} bytes; it has at most {MAX_TEXT_BYTES}", text.len())).into());
         }
     }
+    if progress.ends.iter().chain([&progress.events]).any(|number| i64::try_from(*number).is_err()) {
+        return Err(bad_body(format!("events and ends are at most {}", i64::MAX)).into());
+    }
     service.store.write_import(content, progress.clone()).await?;
     Ok(Json(progress))
 }

@@ -175,7 +175,7 @@ pub fn router(service: Arc<QueryService>) -> Router {
 
 /// What the OpenAPI document says of them.
 pub fn openapi() -> OpenApi {
-    let mut openapi = routes().into_openapi();
+    let mut openapi = api::with_forms(routes().into_openapi());
     openapi.merge(OpenApiBuilder::new().components(Some(api::components())).build());
     openapi
 }

@@ -1,12 +1,28 @@
-//! The API as its users see it: `/openapi.json`, from the descriptions beside the handlers.
+//! The API as its users see it: `/openapi.json` for programs, `/docs` and `/problems/{kind}` for people; all from the descriptions
+//! beside the handlers and the table of problems, and made once.
+//!
+//! ```text
+//! #[utoipa::path] ──> OpenApi ──> document ──┬── JSON ──────────────> /openapi.json
+//! problem::kinds ──────────────────┬─────────┴── page (operation, schema) ──> /docs
+//!                                  └────────────────────────────────────────> /problems/{kind}
+//! ```
+
+mod html;
+mod operation;
+mod page;
+mod schema;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::header;
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use ingest::problem::kinds;
+use ingest::{Problem, answers_with};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{Components, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
@@ -18,8 +34,10 @@ const TAGS: &[(&str, &str)] = &[
     ("Videos", "One video: its views over time, and what is known of it."),
     ("Spaces", "All videos of a space (a channel) together."),
     ("Site", "Everything together."),
+    ("Many at once", "One question about many videos, spaces and the site."),
     ("Lists", "Those that were viewed most, those that rise, and all videos of a day."),
     ("Operation", "How the system is doing, and what its operators and tools need."),
+    ("Reference", "This reference."),
 ];
 
 const ABOUT: &str = "Exact view counts: events in, counts over any time range out. Videos, spaces and the whole site are asked in the \
@@ -48,17 +66,34 @@ pub fn json(document: &OpenApi) -> String {
 
 /// The routes that show a document.
 pub fn router(document: &OpenApi) -> Router {
-    let shown = Shown { json: json(document).into() };
+    let json = json(document);
+    let value = serde_json::from_str(&json).unwrap_or_default();
+    let shown = Shown { page: page::reference(&value).into(), json: json.into() };
     Router::from(routes()).method_not_allowed_fallback(crate::method_not_allowed).with_state(Arc::new(shown))
 }
 
 fn routes() -> OpenApiRouter<Arc<Shown>> {
-    OpenApiRouter::new().routes(routes!(openapi_json))
+    OpenApiRouter::new().routes(routes!(openapi_json)).routes(routes!(reference)).routes(routes!(style)).routes(routes!(problem))
 }
 
 /// What is served, made once.
 struct Shown {
     json: Bytes,
+    page: Bytes,
+}
+
+/// A page loads its style sheet from here and nothing from anywhere else; it has no scripts, forms or frames.
+const POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+fn html(page: impl Into<Body>) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "public, max-age=60"),
+    ];
+    (headers, page.into()).into_response()
 }
 
 /// This API as an OpenAPI 3.1 document.
@@ -66,9 +101,58 @@ struct Shown {
     get,
     path = "/openapi.json",
     operation_id = "openapi",
-    tag = "Operation",
+    tag = "Reference",
     responses((status = 200, description = "The document.", body = Object, content_type = "application/json"))
 )]
 async fn openapi_json(State(shown): State<Arc<Shown>>) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], shown.json.clone()).into_response()
+    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "public, max-age=60")], shown.json.clone()).into_response()
+}
+
+/// This API as a page for people.
+#[utoipa::path(
+    get,
+    path = "/docs",
+    operation_id = "docs",
+    tag = "Reference",
+    responses((status = 200, description = "The page.", body = String, content_type = "text/html"))
+)]
+async fn reference(State(shown): State<Arc<Shown>>) -> Response {
+    html(shown.page.clone())
+}
+
+/// The style sheet of the pages.
+#[utoipa::path(
+    get,
+    path = "/docs/style.css",
+    operation_id = "docs_style",
+    tag = "Reference",
+    responses((status = 200, description = "The style sheet.", body = String, content_type = "text/css"))
+)]
+async fn style() -> Response {
+    let headers = [(header::CONTENT_TYPE, "text/css; charset=utf-8"), (header::CACHE_CONTROL, "public, max-age=60")];
+    (headers, include_str!("style.css")).into_response()
+}
+
+answers_with!(
+    /// How an explanation is refused.
+    NoSuchKind = [&["unknown-problem"]]
+);
+
+/// What a kind of problem means.
+///
+/// Where the `type` of a problem leads: what has happened, and what to do.
+#[utoipa::path(
+    get,
+    path = "/problems/{kind}",
+    operation_id = "problem",
+    tag = "Reference",
+    params(("kind" = String, Path, description = "The kind's name.", example = "bad-parameter")),
+    responses((status = 200, description = "The page.", body = String, content_type = "text/html"), NoSuchKind)
+)]
+async fn problem(name: Result<Path<String>, PathRejection>) -> Result<Response, Problem> {
+    let kind = name.ok().and_then(|Path(name)| kinds::find(&name));
+    let none = || {
+        Problem::new(StatusCode::NOT_FOUND, "unknown-problem", "There is no such kind of problem", "all kinds are listed at /docs#problems")
+    };
+    kind.map(|kind| html(page::problem(kind))).ok_or_else(none)
 }
