@@ -1,6 +1,6 @@
 //! What videos and spaces are called: read from the store, held for a while, shown in answers.
 //!
-//! A name that was set elsewhere is seen within [`FRESH`]; one that was set here, at once. A space has one name, whoever names it: that of
+//! A name that was set elsewhere is seen within [`FRESH`]; one that was set here, as soon as answers that are kept whole have gone, within a second. A space has one name, whoever names it: that of
 //! [`CountStore::read_space`] goes before what a video says of its space. Names never keep counts back: where the store does not answer, the name
 //! that was last known is shown, or none.
 
@@ -62,7 +62,7 @@ impl Names {
     /// # Errors
     /// If the store does not say and nothing is held.
     pub(crate) async fn video(&self, id: &str) -> Result<Option<VideoInfo>, StoreError> {
-        let Some(info) = self.videos.get(id, || self.store.read_video(id.to_owned())).await? else { return Ok(None) };
+        let Some(info) = self.videos.get(id, Instant::now(), || self.store.read_video(id.to_owned())).await? else { return Ok(None) };
         let mut info = VideoInfo::clone(&info);
         if let Some(space_id) = &info.space_id
             && let Some(name) = self.space(space_id).await?.and_then(|space| space.name)
@@ -77,7 +77,7 @@ impl Names {
     /// # Errors
     /// If the store does not say and nothing is held.
     pub(crate) async fn space(&self, id: &str) -> Result<Option<SpaceInfo>, StoreError> {
-        let info = self.spaces.get(id, || self.store.read_space(id.to_owned())).await?;
+        let info = self.spaces.get(id, Instant::now(), || self.store.read_space(id.to_owned())).await?;
         Ok(info.map(|info| SpaceInfo::clone(&info)))
     }
 
@@ -87,7 +87,7 @@ impl Names {
     /// If it is not known to be durable.
     pub(crate) async fn set_video(&self, id: String, info: VideoInfo) -> Result<(), StoreError> {
         self.store.write_video(id.clone(), info.clone()).await?;
-        self.videos.put(&id, Some(Arc::new(info)));
+        self.videos.put(&id, Instant::now(), Some(Arc::new(info)));
         Ok(())
     }
 
@@ -97,7 +97,7 @@ impl Names {
     /// If it is not known to be durable.
     pub(crate) async fn set_space(&self, id: String, info: SpaceInfo) -> Result<(), StoreError> {
         self.store.write_space(id.clone(), info.clone()).await?;
-        self.spaces.put(&id, Some(Arc::new(info)));
+        self.spaces.put(&id, Instant::now(), Some(Arc::new(info)));
         Ok(())
     }
 
@@ -148,18 +148,19 @@ impl<T: Send + Sync + 'static> Shelf<T> {
         Self { held: Cache::builder().max_capacity(HELD_BYTES).weigher(weigh).build() }
     }
 
-    fn put(&self, id: &str, info: Option<Arc<T>>) {
-        self.held.insert(id.into(), Held { read: Instant::now(), info });
+    fn put(&self, id: &str, read: Instant, info: Option<Arc<T>>) {
+        self.held.insert(id.into(), Held { read, info });
     }
 
     /// What is held if it is fresh, else what `read` says, else what is held.
     async fn get<F: Future<Output = Result<Option<T>, StoreError>>>(
         &self,
         id: &str,
+        now: Instant,
         read: impl FnOnce() -> F,
     ) -> Result<Option<Arc<T>>, StoreError> {
         let info = match self.held.get(id) {
-            Some(held) if held.read.elapsed() < FRESH => return Ok(held.info),
+            Some(held) if now.saturating_duration_since(held.read) < FRESH => return Ok(held.info),
             Some(held) => match timeout(PATIENCE, read()).await {
                 Ok(Ok(info)) => info.map(Arc::new),
                 // Asked again when this is no longer fresh, not by every request.
@@ -167,7 +168,32 @@ impl<T: Send + Sync + 'static> Shelf<T> {
             },
             None => read().await?.map(Arc::new),
         };
-        self.put(id, info.clone());
+        self.put(id, now, info.clone());
         Ok(info)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_is_read_again_when_it_is_no_longer_fresh_and_stays_where_it_cannot_be() {
+        let shelf: Shelf<String> = Shelf::new(String::len);
+        let begun = Instant::now();
+        let read = |after: Duration, said: Result<Option<&'static str>, ()>| {
+            let said = said.map(|name| name.map(str::to_owned)).map_err(|()| StoreError::Unavailable("away".into()));
+            let shelf = &shelf;
+            async move { shelf.get("v", begun + after, || std::future::ready(said)).await.map(|name| name.as_deref().cloned()) }
+        };
+        let name = |text: &str| Some(text.to_owned());
+        assert!(read(Duration::ZERO, Err(())).await.is_err(), "nothing is held");
+        assert_eq!(read(Duration::ZERO, Ok(Some("first"))).await.unwrap(), name("first"));
+        assert_eq!(read(FRESH - Duration::from_millis(1), Ok(Some("second"))).await.unwrap(), name("first"));
+        assert_eq!(read(FRESH, Err(())).await.unwrap(), name("first"), "the store is away");
+        assert_eq!(read(FRESH * 2, Ok(Some("second"))).await.unwrap(), name("second"));
+        assert_eq!(read(FRESH * 3, Ok(None)).await.unwrap(), None);
+        let stuck = shelf.get("v", begun + FRESH * 4, std::future::pending);
+        assert_eq!(stuck.await.unwrap(), None, "it does not wait for ever");
     }
 }

@@ -2,13 +2,62 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::{Method, StatusCode, header};
-use schemas::{Dimension, Entity};
+use gated::{Gate, Gated};
+use query::{QueryLimits, QueryService, not_found, router};
+use schemas::{Dimension, Entity, FoldSettings};
 use serde_json::{Value, json};
 use site::{Site, answer, video};
 
+#[path = "cache/gated.rs"]
+#[allow(dead_code, reason = "the tests of the cache use the rest")]
+mod gated;
 mod site;
+
+/// A site whose store is behind a gate.
+fn gated() -> (Site, Arc<Gated>) {
+    let mut site = Site::new();
+    let gated = Arc::new(Gated::new(site.store.clone()));
+    let limits = QueryLimits { cache_bytes: 0, ..QueryLimits::default() };
+    site.router = router(Arc::new(QueryService::new(gated.clone(), site.log.clone(), FoldSettings::default(), limits))).fallback(not_found);
+    (site, gated)
+}
+
+#[tokio::test]
+async fn names_that_cannot_be_read_keep_no_counts_back() {
+    let (site, gate) = gated();
+    site.count(&video("known"), &[("2026-05-05T10:00:00Z", 3)]).await;
+    site.count(&video("other"), &[("2026-05-05T10:00:00Z", 4)]).await;
+    site.close_all("2026-05-06T00:00:00Z").await;
+    site.put("/v1/videos/known", "{\"title\":\"Known\"}").await;
+    gate.set(Gate::BrokenForNames);
+    let day = |id: &str| format!("/v1/videos/{id}/views?start=2026-05-05T00:00:00Z&end=2026-05-06T00:00:00Z");
+    let (_, body) = site.get(&day("known")).await;
+    assert_eq!((&body["total"], &body["title"]), (&3.into(), &"Known".into()));
+    let (status, body) = site.get(&day("other")).await;
+    assert_eq!((status, &body["total"], body.get("title")), (StatusCode::OK, &4.into(), None));
+    assert_eq!(site.problem("/v1/videos/other").await, (503, "unavailable".into()), "whether it has metadata is not known");
+}
+
+#[tokio::test]
+async fn videos_that_were_not_written_are_named() {
+    let (site, gate) = gated();
+    gate.set(Gate::BrokenForNames);
+    let videos = json!([{"id": "a"}, {"id": "lost 1"}, {"id": "b", "title": "B"}, {"id": "lost 2"}]);
+    let (status, problem) = site.put("/v1/videos", json!({"videos": videos}).to_string()).await;
+    assert_eq!((status, &problem["type"]), (StatusCode::SERVICE_UNAVAILABLE, &"/problems/unavailable".into()));
+    assert_eq!((&problem["written"], &problem["not_written"]), (&2.into(), &json!(["lost 1", "lost 2"])));
+    assert!(problem["detail"].as_str().unwrap().contains("2 of 4 videos are not known to be written: send them again"), "{problem}");
+    let videos = json!([{"id": "c", "space_id": "lost", "space_name": "Lost"}]);
+    let (_, problem) = site.put("/v1/videos", json!({"videos": videos}).to_string()).await;
+    assert_eq!((&problem["written"], &problem["not_written"]), (&0.into(), &json!(["c"])), "its space was not named");
+    gate.set(Gate::Open);
+    assert_eq!(site.get("/v1/videos/b").await.1["metadata"]["title"], "B");
+    assert_eq!(site.problem("/v1/videos/c").await, (404, "unknown-video".into()));
+}
 
 #[tokio::test]
 async fn spaces_and_the_site_are_shown_like_videos() {
@@ -119,8 +168,8 @@ async fn a_day_is_one_wide_row() {
 
 #[tokio::test]
 async fn a_day_that_is_none_or_no_longer_kept_is_refused() {
-    let settings = schemas::FoldSettings { minute_ttl_ms: 90 * 86_400_000, ..schemas::FoldSettings::default() };
-    let site = Site::open(settings, query::QueryLimits::default());
+    let settings = FoldSettings { minute_ttl_ms: 90 * 86_400_000, ..FoldSettings::default() };
+    let site = Site::open(settings, QueryLimits::default());
     site.close_all("2026-05-06T00:00:00Z").await;
     for (uri, refused) in [
         ("/v1/videos/v/days/2026-02-30", (400, "bad-parameter")),
