@@ -11,6 +11,7 @@
 //! | [`migrate`] | `tallymark migrate`: topics and tables |
 //! | [`moving`] | `tallymark move`: takes the counts of one machine along |
 //! | [`serve`] | the HTTP server loop |
+//! | [`guard`] | what stands before every route |
 //! | [`logging`] | the program's own messages |
 //! | [`config`] | settings: flags over environment over file over defaults |
 //! | [`import`] | `tallymark import`: files into a server |
@@ -22,6 +23,7 @@
 mod backends;
 mod client;
 mod config;
+mod guard;
 mod import;
 mod logging;
 mod migrate;

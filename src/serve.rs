@@ -1,18 +1,24 @@
 //! The HTTP server loop: a bounded number of connections, each with a bound on how long a request's head may take.
 //!
-//! A client that sends slowly or nothing holds its connection for `header_timeout` at most; one connection more than
+//! Each request is told where it comes from (`ConnectInfo`). A client that sends slowly or nothing holds its connection for `header_timeout` at most; one connection more than
 //! `max_connections` waits in the kernel's queue. A stop lets open requests end, for `drain_timeout` at most.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::ConnectInfo;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tower::Service;
+
+use crate::guard::MAX_HEAD_BYTES;
 
 /// The bounds of a server.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +39,7 @@ pub(crate) async fn serve(listener: TcpListener, app: Router, bounds: Bounds, st
     let open = Arc::new(Semaphore::new(bounds.max_connections));
     let graceful = GracefulShutdown::new();
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(bounds.header_timeout);
+    http.timer(TokioTimer::new()).header_read_timeout(bounds.header_timeout).max_header_size(MAX_HEAD_BYTES);
     let mut stop = std::pin::pin!(stop);
     loop {
         let next = async {
@@ -44,8 +50,8 @@ pub(crate) async fn serve(listener: TcpListener, app: Router, bounds: Bounds, st
             () = &mut stop => break,
             next = next => next,
         };
-        let stream = match accepted {
-            Ok((stream, _peer)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_AGAIN).await;
@@ -54,7 +60,13 @@ pub(crate) async fn serve(listener: TcpListener, app: Router, bounds: Bounds, st
         };
         // Without it small answers wait for the client's acknowledgement; it failing costs only that.
         let _ = stream.set_nodelay(true);
-        let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app.clone()));
+        let app = app.clone();
+        let answer = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(peer));
+            // A router is always ready.
+            app.clone().call(request)
+        });
+        let connection = http.serve_connection(TokioIo::new(stream), answer);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             // Broken pipes and timeouts are the client's affair.

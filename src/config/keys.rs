@@ -280,10 +280,17 @@ pub(crate) const KEYS: &[Key] = &[
     },
     Key {
         name: "max_connections",
-        default: "1024",
-        allowed: "a whole number from 1 to 100000",
-        meaning: "how many HTTP connections may be open at once; more wait to be accepted",
-        set: |s, text| put(&mut s.max_connections, number(text, 1..=100_000)),
+        default: "16384",
+        allowed: "a whole number from 1 to 1000000",
+        meaning: "how many HTTP connections may be open at once; more wait to be accepted. The limit of open files is raised for it as far as the system lets us",
+        set: |s, text| put(&mut s.max_connections, number(text, 1..=1_000_000)),
+    },
+    Key {
+        name: "rate_limit",
+        default: "5000",
+        allowed: "a whole number from 0 (no limit) to 1000000",
+        meaning: "how many questions one client (an IPv4 address, or the /64 network of an IPv6 address) may ask each second; more are refused with 429. Behind a proxy all come from its address: then limit there, and say 0 here",
+        set: |s, text| put(&mut s.rate_limit, number(text, 0..=1_000_000)),
     },
     Key {
         name: "header_timeout",
@@ -326,6 +333,13 @@ pub(crate) const KEYS: &[Key] = &[
             };
             put(&mut s.log_format, format)
         },
+    },
+    Key {
+        name: "access_log",
+        default: "false",
+        allowed: "true or false",
+        meaning: "tell of each request in one line at info; without it at debug, and of those that the service failed always at warn",
+        set: |s, text| put(&mut s.access_log, value::switch(text)),
     },
 ];
 

@@ -45,6 +45,7 @@ pub(crate) struct Settings {
     pub(crate) max_events: usize,
     pub(crate) max_inflight_bytes: u32,
     pub(crate) max_connections: usize,
+    pub(crate) rate_limit: u32,
     /// How much memory answers that are asked for again may take, in bytes.
     pub(crate) cache_bytes: usize,
     pub(crate) header_timeout: Duration,
@@ -52,6 +53,7 @@ pub(crate) struct Settings {
     pub(crate) stop_delay: Duration,
     pub(crate) log_level: String,
     pub(crate) log_format: LogFormat,
+    pub(crate) access_log: bool,
 }
 
 /// How the program's own messages are written to stderr.

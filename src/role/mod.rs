@@ -10,6 +10,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `parts` | what runs in the process: composed, and closed in the order of the data |
+//! | `open_files` | how many connections the system lets us have |
 //! | `listen` | the listener, the greeting, the signal |
 //! | `health` | `/livez`, `/readyz`, `/metrics` |
 //! | `probe` | whether log and store answer, asked every now and then |
@@ -24,6 +25,7 @@ mod api;
 mod error;
 mod health;
 mod listen;
+mod open_files;
 mod parts;
 mod probe;
 mod retention;
@@ -109,6 +111,7 @@ pub(crate) async fn run(role: Role, given: Given) -> Result<ExitCode, RoleError>
     let settings = load(&given, std::env::vars_os())?.settings;
     crate::logging::start(&settings);
     let place = role.place(&settings)?;
+    let bounds = bounds(&settings);
     let listener = listen::listen(&settings).await?;
     let backends = match place {
         Place::Embedded => open_embedded(&settings)?,
@@ -136,7 +139,7 @@ pub(crate) async fn run(role: Role, given: Given) -> Result<ExitCode, RoleError>
         // The receiver waits for the server, which waits for this.
         let _ = why.send(reason);
     };
-    serve(listener, app, bounds(&settings), stop).await;
+    serve(listener, app, bounds, stop).await;
     drop(probes);
     if let Some(trimming) = trimming {
         trimming.abort();
@@ -152,8 +155,9 @@ pub(crate) async fn run(role: Role, given: Given) -> Result<ExitCode, RoleError>
     }
 }
 
-const fn bounds(settings: &Settings) -> Bounds {
-    Bounds { max_connections: settings.max_connections, header_timeout: settings.header_timeout, drain_timeout: settings.drain_timeout }
+fn bounds(settings: &Settings) -> Bounds {
+    let max_connections = open_files::allow(settings.max_connections);
+    Bounds { max_connections, header_timeout: settings.header_timeout, drain_timeout: settings.drain_timeout }
 }
 
 /// Trims logs that are ours to trim, from now on.

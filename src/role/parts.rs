@@ -12,6 +12,7 @@ use aggregator::owner::OwnerOptions;
 use aggregator::recovery::SourceError;
 use aggregator::worker::{Observer, SourceState};
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use ingest::collect::{self, Collector, Limits};
 use prometheus_client::registry::Registry;
 use query::{QueryLimits, QueryService};
@@ -23,6 +24,7 @@ use super::probe::Probes;
 use super::{Role, RoleError, api};
 use crate::backends::Backends;
 use crate::config::Settings;
+use crate::guard::{AccessLog, guard};
 
 /// How often the states of sources are looked at, to notice that all have stopped.
 const LOOK: Duration = Duration::from_millis(500);
@@ -38,6 +40,7 @@ pub(super) struct Parts {
     collector: Option<Arc<Collector>>,
     queries: Option<Arc<QueryService>>,
     stopping: Arc<AtomicBool>,
+    access_log: AccessLog,
 }
 
 impl Parts {
@@ -63,10 +66,10 @@ impl Parts {
         let collector = role.collects().then(|| Arc::new(collector(&backends, settings)));
         let queries = backends.store.as_ref().filter(|_| role.answers()).map(|store| {
             let (store, log) = (Arc::clone(store), Arc::clone(&backends.log));
-            let limits = QueryLimits { cache_bytes: settings.cache_bytes, ..QueryLimits::default() };
-            Arc::new(QueryService::new(store, log, settings.fold.clone(), limits))
+            Arc::new(QueryService::new(store, log, settings.fold.clone(), query_limits(settings)))
         });
-        Ok(Self { role, backends, workers, collector, queries, stopping: Arc::default() })
+        let access_log = AccessLog(settings.access_log);
+        Ok(Self { role, backends, workers, collector, queries, stopping: Arc::default(), access_log })
     }
 
     /// Waits until every source of an embedded log has begun (it may still recover). On Kafka sources come and go: nothing is waited for.
@@ -143,7 +146,8 @@ impl Parts {
             registry,
         };
         let documented = query::docs::router(&api::document(self.role));
-        (routes.merge(health::router(Arc::new(health))).merge(documented).fallback(query::not_found), probes)
+        let routes = routes.merge(health::router(Arc::new(health))).merge(documented).fallback(query::not_found);
+        (routes.layer(from_fn_with_state(self.access_log, guard)), probes)
     }
 
     /// What prepares for a stop while requests are still served: no longer ready, for `delay`; then streams end.
@@ -198,6 +202,10 @@ fn collector(backends: &Backends, settings: &Settings) -> Collector {
         ..Limits::default()
     };
     Collector::new(Arc::clone(&backends.log), partitioner, limits)
+}
+
+fn query_limits(settings: &Settings) -> QueryLimits {
+    QueryLimits { rate: settings.rate_limit, cache_bytes: settings.cache_bytes, ..QueryLimits::default() }
 }
 
 fn owner_options(settings: &Settings) -> OwnerOptions {
