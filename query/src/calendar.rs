@@ -258,6 +258,12 @@ pub fn rfc3339(at: Minute, tz: Option<Tz>) -> String {
     }
 }
 
+/// An instant with its milliseconds, as [`rfc3339`] shows a minute.
+pub fn instant(at: Millis, tz: Option<Tz>) -> String {
+    let (Some(tz), Some(shown)) = (tz, DateTime::<Utc>::from_timestamp_millis(at.0)) else { return at.to_rfc3339() };
+    shown.with_timezone(&tz).to_rfc3339_opts(SecondsFormat::AutoSi, false)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -20,6 +20,7 @@
 //! | `series` | counts point by point |
 //! | `names` | what videos and spaces are called |
 //! | [`service`] | [`QueryService`], [`router`]: the routes and the limits that hold for all |
+//! | `live` | counts as they change |
 //! | `admission`, `rate` | how many requests at once, and of one client |
 //! | `top` | lists of the most viewed |
 //! | `report` | every video of a day |
@@ -43,6 +44,7 @@ pub mod docs;
 pub mod error;
 mod formats;
 mod imports;
+mod live;
 pub mod metrics;
 mod names;
 pub mod params;

@@ -22,6 +22,9 @@ pub struct Metrics {
     store_errors: Counter,
     log_errors: Counter,
     pub(crate) streams: Gauge,
+    pub(crate) live_streams: Gauge,
+    pub(crate) live_feeds: Gauge,
+    pub(crate) live_reads: Counter,
     lists: Histogram,
     pub(crate) cache: CacheMetrics,
 }
@@ -83,6 +86,9 @@ impl Default for Metrics {
             store_errors: Counter::default(),
             log_errors: Counter::default(),
             streams: Gauge::default(),
+            live_streams: Gauge::default(),
+            live_feeds: Gauge::default(),
+            live_reads: Counter::default(),
             cache: CacheMetrics::default(),
             // 0.2 ms to 26 s.
             lists: Histogram::new(exponential_buckets(0.0002, 2.0, 18)),
@@ -100,6 +106,9 @@ impl Metrics {
         registry.register("log_errors", "Answers that failed because of the log", self.log_errors.clone());
         registry.register_with_unit("top_list", "From the beginning to the end of making a top list", Unit::Seconds, self.lists.clone());
         registry.register("record_streams", "Open streams of records", self.streams.clone());
+        registry.register("live_streams", "Open streams of live counts", self.live_streams.clone());
+        registry.register("live_feeds", "Subjects that live streams are about, each read once a second", self.live_feeds.clone());
+        registry.register("live_reads", "Reads for live streams", self.live_reads.clone());
         self.cache.register(registry);
     }
 

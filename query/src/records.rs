@@ -155,13 +155,13 @@ fn error_line(error: &LogError) -> Bytes {
 }
 
 /// Counts an open stream for as long as it lives.
-struct Open {
+pub(crate) struct Open {
     _permit: OwnedSemaphorePermit,
     streams: Gauge,
 }
 
 impl Open {
-    fn new(permit: OwnedSemaphorePermit, streams: Gauge) -> Self {
+    pub(crate) fn new(permit: OwnedSemaphorePermit, streams: Gauge) -> Self {
         streams.inc();
         Self { _permit: permit, streams }
     }

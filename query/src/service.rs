@@ -22,12 +22,13 @@ use crate::admission::{Admission, admit};
 use crate::cache::Cache;
 use crate::cache::rendered::{Rendered, keep};
 use crate::error::{Fault, QueryError};
+use crate::live::Hub;
 use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::rate::Rate;
 use crate::read::{Reader, Sums};
 use crate::top::Shelf;
-use crate::{api, batch, bulk, days, imports, records, report, space, status, top, video, views};
+use crate::{api, batch, bulk, days, imports, live, records, report, space, status, top, video, views};
 
 /// The longest body about one thing, in bytes.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -52,6 +53,8 @@ pub struct QueryLimits {
     pub reads_at_once: usize,
     /// The most record streams open at once.
     pub streams_at_once: usize,
+    /// The most live streams open at once.
+    pub live_streams: usize,
     /// About how many bytes of counts and answers are kept to be given again: three quarters counts, the rest answers. 0 keeps nothing.
     pub cache_bytes: usize,
     /// How long a request may take until its answer begins.
@@ -66,7 +69,7 @@ pub struct QueryLimits {
 
 impl Default for QueryLimits {
     /// 50,000 points, 1,000 entities, 64 requests of 16 reads, 0.25 s until they begin and 10 s until they are answered, 5,000 a second of one
-    /// client, 16 streams, 128 MiB kept; top lists of 1,000 entries over 366 days, kept in 64 MiB.
+    /// client, 16 streams of records and 10,000 of live counts, 128 MiB kept; top lists of 1,000 entries over 366 days, kept in 64 MiB.
     fn default() -> Self {
         Self {
             points: 50_000,
@@ -76,6 +79,7 @@ impl Default for QueryLimits {
             rate: 5_000,
             reads_at_once: 16,
             streams_at_once: 16,
+            live_streams: 10_000,
             cache_bytes: 128 << 20,
             timeout: Duration::from_secs(10),
             top_entries: 1_000,
@@ -95,6 +99,7 @@ pub struct QueryService {
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) stopped: watch::Sender<bool>,
     pub(crate) admission: Admission,
+    pub(crate) live: Hub,
     pub(crate) tops: Shelf,
     rate: Option<Arc<Rate>>,
     settings: FoldSettings,
@@ -121,6 +126,7 @@ impl QueryService {
             streams: Arc::new(Semaphore::new(limits.streams_at_once)),
             stopped: watch::Sender::new(false),
             admission: Admission::new(&limits),
+            live: Hub::new(&limits),
             tops: Shelf::new(limits.top_bytes),
             rate: Rate::new(limits.rate),
             settings,
@@ -134,7 +140,7 @@ impl QueryService {
         &self.metrics
     }
 
-    /// Ends all record streams, which would go on for ever; they notice within a second. For the start of a graceful shutdown.
+    /// Ends all streams, which would go on for ever; they notice within a second. For the start of a graceful shutdown.
     pub fn stop_streams(&self) {
         self.stopped.send_replace(true);
     }

@@ -293,6 +293,13 @@ pub(crate) const KEYS: &[Key] = &[
         set: |s, text| put(&mut s.rate_limit, number(text, 0..=1_000_000)),
     },
     Key {
+        name: "live_streams",
+        default: "10000",
+        allowed: "a whole number from 0 to 1000000",
+        meaning: "how many live streams may be open at once; each is a connection of `max_connections`",
+        set: |s, text| put(&mut s.live_streams, number(text, 0..=1_000_000)),
+    },
+    Key {
         name: "header_timeout",
         default: "10s",
         allowed: "a duration from 1s to 10m",

@@ -46,6 +46,7 @@ pub(crate) struct Settings {
     pub(crate) max_inflight_bytes: u32,
     pub(crate) max_connections: usize,
     pub(crate) rate_limit: u32,
+    pub(crate) live_streams: usize,
     /// How much memory answers that are asked for again may take, in bytes.
     pub(crate) cache_bytes: usize,
     pub(crate) header_timeout: Duration,

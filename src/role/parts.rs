@@ -205,7 +205,8 @@ fn collector(backends: &Backends, settings: &Settings) -> Collector {
 }
 
 fn query_limits(settings: &Settings) -> QueryLimits {
-    QueryLimits { rate: settings.rate_limit, cache_bytes: settings.cache_bytes, ..QueryLimits::default() }
+    let Settings { rate_limit, live_streams, cache_bytes, .. } = *settings;
+    QueryLimits { rate: rate_limit, live_streams, cache_bytes, ..QueryLimits::default() }
 }
 
 fn owner_options(settings: &Settings) -> OwnerOptions {
