@@ -43,17 +43,25 @@ impl Hub {
 
     /// Listens to a subject.
     pub(super) fn listen(&self, service: &Arc<QueryService>, subject: &Subject) -> watch::Receiver<Told> {
+        let (listener, begun) = self.join(service, subject);
+        if let Some(feed) = begun {
+            tokio::spawn(feed.run());
+        }
+        listener
+    }
+
+    /// Joins the feed of a subject, or begins one, which is then to be run.
+    fn join(&self, service: &Arc<QueryService>, subject: &Subject) -> (watch::Receiver<Told>, Option<Feed>) {
         let mut feeds = self.feeds();
         if let Some(feed) = feeds.get(subject) {
-            return feed.subscribe();
+            return (feed.subscribe(), None);
         }
         let (feed, listener) = watch::channel(None);
         let feed = Arc::new(feed);
         feeds.insert(subject.clone(), Arc::clone(&feed));
         let open = service.metrics.live_feeds.clone();
         open.inc();
-        tokio::spawn(Feed { service: Arc::clone(service), subject: subject.clone(), feed, open }.run());
-        listener
+        (listener, Some(Feed { service: Arc::clone(service), subject: subject.clone(), feed, open }))
     }
 
     fn feeds(&self) -> MutexGuard<'_, HashMap<Subject, Arc<watch::Sender<Told>>>> {
@@ -164,7 +172,7 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    fn new(subject: Subject, snapshot: Snapshot, before: i64) -> Self {
+    pub(super) fn new(subject: Subject, snapshot: Snapshot, before: i64) -> Self {
         let next = snapshot.event(&subject, before);
         Self { subject, snapshot, before, next, whole: OnceLock::new() }
     }
@@ -178,5 +186,42 @@ impl Shown {
         } else {
             self.snapshot.event(&self.subject, since)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use aggregator::EmbeddedStore;
+    use aggregator::embedded::StoreOptions;
+    use ingest::embedded::LogOptions;
+    use ingest::{EmbeddedLog, EventLog};
+    use schemas::{Entity, FoldSettings};
+
+    use super::*;
+    use crate::params::Metric;
+
+    #[tokio::test]
+    async fn a_feed_that_somebody_joined_at_the_last_moment_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Arc::new(EmbeddedLog::open(&LogOptions::new(dir.path().join("log"), NonZeroU32::MIN)).unwrap());
+        let store = Arc::new(EmbeddedStore::open(StoreOptions::new(dir.path().join("store"), log.id())).unwrap());
+        let service = Arc::new(QueryService::new(store, log, FoldSettings::default(), QueryLimits::default()));
+        let subject = Subject { entity: Entity::site(), metric: Metric::Gross, tz: None };
+
+        let (first, feed) = service.live.join(&service, &subject);
+        let feed = feed.unwrap();
+        drop(first);
+        feed.feed.closed().await;
+        let (second, begun) = service.live.join(&service, &subject);
+        assert!(begun.is_none() && !feed.leave(), "somebody listens again");
+        drop(second);
+        assert!(feed.leave());
+        let (_third, other) = service.live.join(&service, &subject);
+        drop(feed);
+        assert!(other.is_some() && service.live.join(&service, &subject).1.is_none(), "the end of the old one does not end the new one");
+        drop(other);
+        assert!(service.live.feeds().is_empty(), "a feed that broke off is not joined");
     }
 }

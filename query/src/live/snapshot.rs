@@ -194,6 +194,7 @@ mod tests {
     use schemas::{Checkpoint, Counts, FoldSettings, Offset, Source, Stamp, Tally};
     use serde_json::Value;
 
+    use super::super::hub::Shown;
     use super::*;
     use crate::read::Watermarks;
     use crate::standing::{Lasts, Standing};
@@ -292,7 +293,7 @@ mod tests {
         fn a_reader_that_misses_any_events_is_right_with_the_next(
             steps in prop::collection::vec((0..90_000_i64, 0..80_i32, 1..5_i64, any::<bool>()), 1..30),
         ) {
-            let (mut now, mut views, mut before) = (NOW, BTreeMap::new(), None);
+            let (mut now, mut views, mut before) = (NOW, BTreeMap::new(), None::<Snapshot>);
             let (mut has, mut since) = (BTreeMap::new(), i64::MIN);
             for (passed_ms, ago, more, reads) in steps {
                 now = now.plus(passed_ms);
@@ -300,8 +301,9 @@ mod tests {
                 let ranges = subject().ranges(now);
                 let sums = sums(&ranges, &views, now.plus(-90_000));
                 let Some(snapshot) = Snapshot::of(&subject(), &ranges, &sums, now, before.as_ref()) else { continue };
+                let shown = Shown::new(subject(), snapshot.clone(), before.as_ref().map_or(i64::MIN, |before| before.id));
                 if reads {
-                    let (id, data) = parsed(&snapshot.event(&subject(), since));
+                    let (id, data) = parsed(&shown.event(since));
                     since = id;
                     for minute in data["minutes"].as_array().unwrap() {
                         has.insert(minute["start"].to_string(), (minute["views"].as_i64().unwrap(), minute["complete"].as_bool().unwrap()));
