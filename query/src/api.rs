@@ -22,6 +22,10 @@ answers_with!(
     pub(crate) CountProblems = [ANY, ASKED, STORE, &["not-acceptable", "too-many-points", "resolution-gone"]]
 );
 answers_with!(
+    /// How a live stream is refused.
+    pub(crate) LiveProblems = [ANY, ASKED, STORE]
+);
+answers_with!(
     /// How a list or a report is refused.
     pub(crate) ListProblems = [ANY, ASKED, STORE, &["resolution-gone", "not-acceptable"]]
 );
@@ -133,6 +137,22 @@ pub(crate) struct DayQuery {
     /// A row is a day of UTC; no other zone is taken. For the day of a zone ask `.../views` with `step=1m`.
     #[param(pattern = "^UTC$")]
     tz: Option<String>,
+}
+
+/// What a live stream tells of.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Live {
+    /// The IANA time zone whose today is meant and whose offset times are written with, such as `Europe/Berlin`. UTC if left out.
+    #[param(value_type = Option<TimeZone>)]
+    tz: Option<String>,
+    /// What to count. `gross` if left out.
+    #[param(value_type = Option<Metric>)]
+    metric: Option<String>,
+    /// The `id` of the last event that the reader has: the first event then has the minutes that changed since. The header
+    /// `Last-Event-ID`, which `EventSource` sends when it connects again, says the same and stands above it.
+    #[param(minimum = 0)]
+    last_event_id: Option<i64>,
 }
 
 /// The form of the answer.

@@ -35,10 +35,12 @@ struct ProblemBody {
     status: u16,
     /// What is wrong with this request, where, and what to do.
     detail: String,
+    /// The name of the request, as in the header `x-request-id`: the log of the server has it too.
+    request_id: Option<String>,
 }
 
 /// The kinds that any operation can answer with.
-pub const ANY: &[&str] = &["internal", "unavailable"];
+pub const ANY: &[&str] = &["target-too-long", "headers-too-long", "internal", "unavailable"];
 
 /// Names a set of kinds for `responses(...)`.
 #[macro_export]
@@ -76,7 +78,7 @@ fn response(status: u16, kinds: &[&Kind]) -> Response {
         .description(told.join(" "))
         .content("application/problem+json", ContentBuilder::new().schema(Some(schema)).build());
     match status {
-        503 => response.header(
+        429 | 503 => response.header(
             "Retry-After",
             seconds_header("After how many seconds to send the request again. Left out where only an operator can help."),
         ),

@@ -28,16 +28,30 @@ use axum::response::{IntoResponse, Response};
 use ingest::Problem;
 use schemas::{Dimension, Entity};
 
+use crate::api;
 use crate::error::QueryError;
 use crate::params::{Metric, Params, choice, parse_zone, shown};
 use crate::service::{QueryService, path_id};
 pub(crate) use hub::Hub;
-use snapshot::Subject;
+use snapshot::{LiveViews, Subject};
 use stream::Listener;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// `GET /v1/videos/{id}/live`.
+/// Views of a video as they change.
+///
+/// Server-sent events, for `EventSource` of browsers. Each event `views` has absolute values (its data is the schema given here), so a
+/// reader that missed some is right again with the next. It is sent when something changed, at most once a second; its `minutes` are
+/// those that changed since the event before, and of the first event all 60. Every 15 s without an event there is a comment. Events in a
+/// row: `id: 1795176000000`, `event: views`, `data: {...}`, and an empty line.
+#[utoipa::path(
+    get,
+    path = "/v1/videos/{id}/live",
+    operation_id = "video_live",
+    tag = "Videos",
+    params(api::VideoId, api::Live),
+    responses((status = 200, description = "Events, until either side ends the stream.", content_type = "text/event-stream", body = LiveViews), api::LiveProblems)
+)]
 pub(crate) async fn of_video(
     State(service): State<Arc<QueryService>>,
     id: Result<Path<String>, PathRejection>,
@@ -47,7 +61,17 @@ pub(crate) async fn of_video(
     answer(service, Entity::new(Dimension::Video, &path_id("video", id)?), query.as_deref(), &headers).await
 }
 
-/// `GET /v1/spaces/{id}/live`.
+/// Views of a space as they change.
+///
+/// The views of all its videos together, as server-sent events: see the same of a video.
+#[utoipa::path(
+    get,
+    path = "/v1/spaces/{id}/live",
+    operation_id = "space_live",
+    tag = "Spaces",
+    params(api::SpaceId, api::Live),
+    responses((status = 200, description = "Events, until either side ends the stream.", content_type = "text/event-stream", body = LiveViews), api::LiveProblems)
+)]
 pub(crate) async fn of_space(
     State(service): State<Arc<QueryService>>,
     id: Result<Path<String>, PathRejection>,
@@ -57,7 +81,17 @@ pub(crate) async fn of_space(
     answer(service, Entity::new(Dimension::Space, &path_id("space", id)?), query.as_deref(), &headers).await
 }
 
-/// `GET /v1/site/live`.
+/// Views of everything as they change.
+///
+/// As server-sent events: see the same of a video.
+#[utoipa::path(
+    get,
+    path = "/v1/site/live",
+    operation_id = "site_live",
+    tag = "Site",
+    params(api::Live),
+    responses((status = 200, description = "Events, until either side ends the stream.", content_type = "text/event-stream", body = LiveViews), api::LiveProblems)
+)]
 pub(crate) async fn of_site(
     State(service): State<Arc<QueryService>>,
     RawQuery(query): RawQuery,

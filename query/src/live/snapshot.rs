@@ -9,7 +9,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use chrono_tz::Tz;
 use schemas::{Entity, Millis, Minute};
 use serde::Serialize;
+use utoipa::ToSchema;
 
+use crate::api;
 use crate::calendar::{instant, today};
 use crate::params::Metric;
 use crate::read::Sums;
@@ -156,13 +158,31 @@ fn ms(duration: Duration) -> i64 {
 }
 
 /// The data of an event `views`: absolute counts.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "entity": { "dimension": "video", "id": "v1" },
+    "as_of": "2026-11-20T12:00:03.25Z",
+    "tz": "UTC",
+    "metric": "gross",
+    "all_time": 4200,
+    "today": 310,
+    "last_hour": 42,
+    "last_minute": 3,
+    "minutes": [{ "start": "2026-11-20T12:00:00Z", "views": 1, "complete": false }],
+    "complete_through": "2026-11-20T11:59:00Z"
+}))]
 pub(crate) struct LiveViews<'a> {
+    #[schema(value_type = api::Entity)]
     entity: &'a Entity,
     /// When the counts were true.
+    #[schema(format = "date-time")]
     as_of: String,
+    /// The time zone in which `today` is meant and times are written.
+    #[schema(value_type = String, example = "UTC")]
     tz: &'static str,
+    #[schema(value_type = api::Metric)]
     metric: &'static str,
+    /// Since the beginning.
     all_time: Count,
     /// Since midnight in `tz`.
     today: Count,
@@ -172,14 +192,15 @@ pub(crate) struct LiveViews<'a> {
     last_minute: Count,
     /// Those of the last 60 minutes that changed since the event before.
     minutes: Vec<LiveMinute>,
+    /// Minutes that start before this are complete, but for late events; `null` until everything has been counted once.
     complete_through: Option<Time>,
     /// For how long the counts have been out of date, if the store cannot be asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     stale_seconds: Option<u64>,
 }
 
-#[derive(Debug, Serialize)]
-struct LiveMinute {
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct LiveMinute {
     start: Time,
     views: Count,
     complete: bool,
