@@ -103,6 +103,11 @@ impl Server {
         await_some("the server ends", || self.child.try_wait().unwrap())
     }
 
+    /// Of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// `127.0.0.1:port`.
     pub(crate) fn address(&self) -> &str {
         &self.address
@@ -123,6 +128,13 @@ impl Server {
         let text = response.text().unwrap();
         assert!(status.is_success(), "GET {path}: {status} {text}");
         serde_json::from_str(&text).unwrap()
+    }
+
+    /// A metric without labels, or the first of its name.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics").text().unwrap();
+        let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
+        line.unwrap_or_else(|| panic!("{name} in {text}")).rsplit(' ').next().unwrap().parse().unwrap()
     }
 
     /// Posts events, one JSON object a line, all of which must be taken.
