@@ -345,7 +345,7 @@ pub(crate) const KEYS: &[Key] = &[
         name: "access_log",
         default: "false",
         allowed: "true or false",
-        meaning: "tell of each request in one line at info; without it at debug, and of those that the service failed always at warn",
+        meaning: "tell of each request in one line at info; without it at debug. Failures of the service are told at warn",
         set: |s, text| put(&mut s.access_log, value::switch(text)),
     },
 ];

@@ -10,8 +10,8 @@
 //! | `trace` | the W3C trace that a request belongs to |
 //!
 //! The line says method, path without its query (which may hold what nobody else should read), route, status, milliseconds until the
-//! answer's head, its bytes if they are known, client. It is at `debug`, with `access_log` at `info`, and always at `warn` when the
-//! service failed. The line, and whatever else is said while the request is worked on, bears its request id and trace id.
+//! answer's head, its bytes if they are known, client. It is at `debug`, with `access_log` at `info`, and at `warn` when the service
+//! failed and said not when to come back. The line, and whatever else is said while the request is worked on, bears its request id and trace id.
 
 mod request_id;
 mod trace;
@@ -140,13 +140,22 @@ impl Asked {
                 tracing::event!(target: "access", $level, method = %self.method, path, route, status, ms, bytes, client = client.map(tracing::field::display), "answered")
             }};
         }
-        if response.status().is_server_error() {
-            told_at!(Level::WARN);
-        } else if at_info {
-            told_at!(Level::INFO);
-        } else {
-            told_at!(Level::DEBUG);
+        match level(response, at_info) {
+            Level::WARN => told_at!(Level::WARN),
+            Level::INFO => told_at!(Level::INFO),
+            _ => told_at!(Level::DEBUG),
         }
+    }
+}
+
+/// Who is told to come back meets a service that is busy or waits for another, and thousands may: that is for the metrics.
+fn level(response: &Response, at_info: bool) -> Level {
+    if response.status().is_server_error() && !response.headers().contains_key(header::RETRY_AFTER) {
+        Level::WARN
+    } else if at_info {
+        Level::INFO
+    } else {
+        Level::DEBUG
     }
 }
 
@@ -206,6 +215,14 @@ mod tests {
         assert_eq!((status.as_u16(), &body["limit_bytes"]), (431, &MAX_HEADER_BYTES.into()));
         let most = MAX_TARGET_BYTES - "/well?".len();
         assert_eq!(ask(Request::get(format!("/well?{}", "x".repeat(most)))).await.0, 200);
+    }
+
+    #[test]
+    fn a_failure_is_told_at_warn_and_a_flood_is_not() {
+        let failed = (StatusCode::INTERNAL_SERVER_ERROR, "").into_response();
+        let busy = Problem::unavailable(1, "busy").into_response();
+        assert_eq!([level(&failed, false), level(&failed, true)], [Level::WARN; 2]);
+        assert_eq!([level(&busy, false), level(&busy, true)], [Level::DEBUG, Level::INFO]);
     }
 
     #[test]
