@@ -75,6 +75,8 @@ fn counts_move_up_whole_and_once_and_new_events_add_to_them() {
     alone.counted();
     let title = json!({"title": "A film"});
     assert!(alone.http.put(alone.url("/v1/videos/v1")).json(&title).send().unwrap().status().is_success());
+    let name = json!({"name": "A studio"});
+    assert!(alone.http.put(alone.url("/v1/spaces/s1")).json(&name).send().unwrap().status().is_success());
     refused("another tallymark is running");
     let migrated = run("migrate");
     assert!(migrated.status.success(), "{}", text(&migrated));
@@ -97,6 +99,10 @@ fn counts_move_up_whole_and_once_and_new_events_add_to_them() {
     many.await_ready();
     assert_eq!(answers(&many), before, "the new servers answer as the old one");
     assert_eq!(many.json("/v1/videos/v1")["metadata"]["title"], "A film");
+    assert_eq!(many.json("/v1/spaces/s1")["metadata"]["name"], "A studio");
+    let top = many.json("/v1/top/spaces?window=7d");
+    let named = top["entries"].as_array().unwrap().iter().any(|entry| entry["id"] == "s1" && entry["name"] == "A studio");
+    assert!(named, "lists are of the moved counts and names: {top}");
     assert_eq!(many.json("/v1/status")["totals"]["tally"]["counted"], 1_200);
 
     many.post(&events("c", 600));
