@@ -1,5 +1,8 @@
 //! What it costs to write rows durably and do nothing else: a bare fjall database, given the rows that folds flush, encoded and
 //! sorted before the clock starts, in batches as large and as durable as the store's, with as much memory.
+//!
+//! Each row is written once. The store writes hour and day rows of videos and spaces a second time, by bucket, for the lists of the most
+//! viewed; that is a choice of how to answer them, so its cost shows as the store's, and the bare side is not given those rows.
 
 use std::path::PathBuf;
 
