@@ -5,13 +5,14 @@
 //! tallymark-bench ──task──> tallymark-bench child TASK ──(standard output)──> outcome
 //! ```
 
+use std::io::Read;
 use std::process::{Command, Stdio};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::events::Shape;
-use crate::{aggregate, bare, decode, rows};
+use crate::{aggregate, bare, bare_http, decode, rows};
 
 /// What a child may be asked to do.
 #[derive(Serialize, Deserialize)]
@@ -24,6 +25,8 @@ pub(crate) enum Task {
     Rows(rows::Plan),
     /// Decode events from memory: events per CPU-second.
     Decode(Shape),
+    /// Answer every request with this body, until it is killed; says its address first.
+    Http(String),
 }
 
 /// The word before a task.
@@ -48,6 +51,7 @@ impl Task {
             Self::Aggregate(plan) => serde_json::to_string(&aggregate::run(&plan)),
             Self::Bare(plan) => serde_json::to_string(&bare::run(&plan)),
             Self::Rows(plan) => serde_json::to_string(&rows::run(&plan)),
+            Self::Http(body) => bare_http::serve(body),
             Self::Decode(shape) => serde_json::to_string(&decode::run(&shape)),
         };
         println!("{}", outcome.unwrap());
@@ -60,6 +64,23 @@ impl Task {
 pub(crate) struct Child(Option<std::process::Child>);
 
 impl Child {
+    /// The next line that it says.
+    pub(crate) fn line(&mut self) -> String {
+        let stdout = self.0.as_mut().unwrap().stdout.as_mut().unwrap();
+        let mut line = String::new();
+        // A byte at a time: what comes after the line is left for others.
+        while !line.ends_with('\n') {
+            let mut byte = [0];
+            stdout.read_exact(&mut byte).unwrap();
+            line.push(char::from(byte[0]));
+        }
+        line.trim_end().to_owned()
+    }
+
+    pub(crate) fn pid(&self) -> String {
+        self.0.as_ref().unwrap().id().to_string()
+    }
+
     /// Waits for what came of it.
     pub(crate) fn outcome<T: DeserializeOwned>(mut self) -> T {
         let output = self.0.take().unwrap().wait_with_output().unwrap();

@@ -17,7 +17,8 @@
 //! | [`kernel`] | the fold alone, from memory |
 //! | [`live`] | topics that grow while they are folded |
 //! | [`log`] | appending to the embedded log |
-//! | [`program`] | the real binary: import, queries, freshness |
+//! | [`program`] | the real binary: import, freshness |
+//! | [`answers`] | the real binary: questions, beside a bare handler |
 //! | [`scale`] | what an event costs as the load changes its shape |
 //! | [`peers`] | Kafka Streams and Flink doing the same job |
 //!
@@ -25,7 +26,8 @@
 //! |---|---|
 //! | [`events`], [`encode`] | make events, and payloads of them |
 //! | [`topic`], [`stream`] | fill topics, and memory |
-//! | [`child`] | runs what is measured in a process of its own: [`aggregate`], [`bare`], [`decode`], [`rows`] |
+//! | [`child`] | runs what is measured in a process of its own: [`aggregate`], [`bare`], [`bare_http`], [`decode`], [`rows`] |
+//! | [`server`], [`load`] | the real binary as a server, and clients of it |
 //! | [`discard`] | a store that keeps nothing |
 //! | [`lab`] | runs, servers, topics |
 //! | [`usage`] | reads CPU time and memory |
@@ -44,7 +46,9 @@
 )]
 
 mod aggregate;
+mod answers;
 mod bare;
+mod bare_http;
 mod child;
 mod decode;
 mod discard;
@@ -53,12 +57,14 @@ mod events;
 mod kernel;
 mod lab;
 mod live;
+mod load;
 mod log;
 mod peers;
 mod program;
 mod report;
 mod rows;
 mod scale;
+mod server;
 mod stream;
 mod topic;
 mod usage;
@@ -86,6 +92,9 @@ const GROUPS: &[Group] = &[
     ("flushing each second", live::TAX, live::tax),
     ("memory", wire::MEMORY, wire::memory),
     ("the embedded log", log::NAMES, log::run),
+    ("answers that are held", answers::CACHED, answers::cached),
+    ("answers that are not held", answers::EMBEDDED, answers::embedded),
+    ("answers that are not held, of Cassandra", answers::CASSANDRA, answers::cassandra),
     ("the program", program::NAMES, program::run),
 ];
 
