@@ -61,7 +61,7 @@ impl fmt::Display for Compare {
 
 /// By which fraction a count has grown; `None` where there was nothing to grow from.
 #[expect(clippy::cast_precision_loss, reason = "a fraction for people")]
-pub fn change(before: i64, now: i64) -> Option<f64> {
+pub fn growth(before: i64, now: i64) -> Option<f64> {
     (before > 0).then(|| (now as f64 - before as f64) / before as f64)
 }
 
@@ -189,11 +189,11 @@ mod tests {
     }
 
     #[test]
-    fn change_is_a_fraction_of_what_was() {
+    fn growth_is_a_fraction_of_what_was() {
         for (before, now, expected) in [(100, 150, Some(0.5)), (4, 1, Some(-0.75)), (7, 7, Some(0.0)), (0, 5, None), (-1, 5, None)] {
-            assert_eq!(change(before, now), expected);
+            assert_eq!(growth(before, now), expected);
         }
-        assert!(change(1, i64::MAX).is_some_and(f64::is_finite) && change(i64::MAX, i64::MIN).is_some_and(f64::is_finite));
+        assert!(growth(1, i64::MAX).is_some_and(f64::is_finite) && growth(i64::MAX, i64::MIN).is_some_and(f64::is_finite));
     }
 
     proptest! {

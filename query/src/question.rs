@@ -14,11 +14,11 @@ use utoipa::ToSchema;
 
 use crate::api;
 use crate::calendar::{TooManyPoints, boundaries};
-use crate::compare::change;
+use crate::compare::growth;
 use crate::error::QueryError;
 use crate::formats::{Table, count, flag, time, times};
 use crate::params::RangeQuery;
-use crate::series::{Point, Progress, Series, Time};
+use crate::series::{Count, Point, Progress, Series, Time};
 
 /// The points of many series are more than one answer may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -92,8 +92,9 @@ impl Question {
             let series = series(points, before);
             Previous { start: Time(points.start, tz), end: Time(points.end, tz), series }
         });
-        let change = previous.as_ref().map(|previous| Change(change(previous.series.total.0, now.total.0)));
-        Counted { series: now, previous, change }
+        let totals = previous.as_ref().map(|previous| (previous.series.total.0, now.total.0));
+        let change = totals.map(|(before, now)| Count(now.wrapping_sub(before)));
+        Counted { series: now, previous, change, growth: totals.map(|(before, now)| Growth(growth(before, now))) }
     }
 
     /// The zone in which its answer shows times.
@@ -141,14 +142,17 @@ pub(crate) struct Counted {
     /// With `compare`: the range before.
     #[serde(skip_serializing_if = "Option::is_none")]
     previous: Option<Previous>,
-    /// With `compare`: by which fraction the total has grown; `null` where there was nothing to grow from.
+    /// With `compare`: how many more there are than before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    change: Option<Count>,
+    /// With `compare`: the change as a fraction of the previous total; `null` where there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>, example = 0.25)]
-    change: Option<Change>,
+    growth: Option<Growth>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
-struct Change(Option<f64>);
+struct Growth(Option<f64>);
 
 /// The counts that others are compared with. Points are compared by their place.
 #[derive(Clone, Debug, Serialize, ToSchema)]

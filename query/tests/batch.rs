@@ -166,13 +166,13 @@ async fn a_range_is_compared_with_the_one_before_it() {
         "start": "2026-05-04T00:00:00Z", "end": "2026-05-05T00:00:00Z", "total": 1,
         "points": [{"start": "2026-05-04T00:00:00Z", "views": 1, "complete": true, "final": false}],
     });
-    assert_eq!((&body["total"], &body["previous"], &body["change"]), (&6.into(), &previous, &5.0.into()));
+    assert_eq!((&body["total"], &body["previous"], &body["change"], &body["growth"]), (&6.into(), &previous, &5.into(), &5.0.into()));
     let (_, body) = site.get(&format!("/v1/videos/a/views?{DAY}&step=1d&compare=previous_year")).await;
     assert_eq!((&body["previous"]["start"], &body["previous"]["total"]), (&"2025-05-05T00:00:00Z".into(), &0.into()));
-    assert_eq!(body["change"], Value::Null, "nothing grew from nothing");
-    assert!(body.as_object().unwrap().contains_key("change"));
+    assert_eq!((&body["change"], &body["growth"]), (&6.into(), &Value::Null), "nothing grows from nothing");
+    assert!(body.as_object().unwrap().contains_key("growth"));
     let (_, body) = site.get(&format!("/v1/videos/a/views?{DAY}&step=1d")).await;
-    assert!(!body.as_object().unwrap().contains_key("change") && !body.as_object().unwrap().contains_key("previous"));
+    assert!(!body.as_object().unwrap().contains_key("change") && !body.as_object().unwrap().contains_key("growth") && !body.as_object().unwrap().contains_key("previous"));
 }
 
 async fn csv(response: Response) -> Vec<Vec<String>> {

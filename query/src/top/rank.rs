@@ -8,6 +8,7 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use super::ask::Sort;
+use crate::compare::growth;
 
 /// The sums of one entity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,8 +29,7 @@ impl Totals {
 
     /// The change as a fraction of what was before; `None` where nothing was.
     pub(crate) fn growth(self) -> Option<f64> {
-        // Beyond 2^53 the last digits are lost, which a fraction does not show.
-        (self.previous > 0).then(|| self.change() as f64 / self.previous as f64)
+        growth(self.previous, self.compared)
     }
 }
 
