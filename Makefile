@@ -74,7 +74,7 @@ needs-java:
 	@{ command -v java && command -v mvn; } >/dev/null || [ -n "$(NO_SERVERS)" ] || { echo 'Java 17 and Maven are missing (Kafka and Cassandra run on them). Install them with: sudo apt-get install -y openjdk-17-jre-headless maven   or leave those tests out: make test NO_SERVERS=1'; exit 2; }
 
 needs-python:
-	@command -v python3 >/dev/null || { echo 'python3 is missing (counts are compared with its sqlite3). Install it with: sudo apt-get install -y python3'; exit 2; }
+	@command -v python3 >/dev/null || { echo 'python3 is missing (counts are compared with its sqlite3, and schemathesis tries the API). Install it with: sudo apt-get install -y python3 python3-venv'; exit 2; }
 
 needs-curl:
 	@command -v curl >/dev/null || { echo 'curl is missing (the README is run as it stands). Install it with: sudo apt-get install -y curl'; exit 2; }
