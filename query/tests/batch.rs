@@ -172,7 +172,11 @@ async fn a_range_is_compared_with_the_one_before_it() {
     assert_eq!((&body["change"], &body["growth"]), (&6.into(), &Value::Null), "nothing grows from nothing");
     assert!(body.as_object().unwrap().contains_key("growth"));
     let (_, body) = site.get(&format!("/v1/videos/a/views?{DAY}&step=1d")).await;
-    assert!(!body.as_object().unwrap().contains_key("change") && !body.as_object().unwrap().contains_key("growth") && !body.as_object().unwrap().contains_key("previous"));
+    assert!(
+        !body.as_object().unwrap().contains_key("change")
+            && !body.as_object().unwrap().contains_key("growth")
+            && !body.as_object().unwrap().contains_key("previous")
+    );
 }
 
 async fn csv(response: Response) -> Vec<Vec<String>> {

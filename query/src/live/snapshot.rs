@@ -240,7 +240,7 @@ mod tests {
         };
         let marks = Watermarks::of(&[(Source(0), checkpoint)], NonZeroU32::MIN);
         let count = |(start, end): &(Minute, Minute)| Counts { gross: views.range(*start..*end).map(|(_, n)| n).sum(), ..Counts::ZERO };
-        Sums { counts: ranges.iter().map(count).collect(), marks, standing: Standing::fresh(Lasts::Open) }
+        Sums { counts: ranges.iter().map(count).collect(), marks: marks.into(), standing: Standing::fresh(Lasts::Open) }
     }
 
     fn told(views: &[(i32, i64)], now: Millis, before: Option<&Snapshot>) -> Option<Snapshot> {
