@@ -1,0 +1,20 @@
+//! What is asked of real Cassandra through the query service: counts from the cache, lists and reports, and what goes on when no node answers.
+
+#![cfg(feature = "cassandra")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+
+mod cached;
+#[path = "../simulation/dice.rs"]
+#[allow(
+    dead_code,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "the simulation's, which needs more of it"
+)]
+mod dice;
+#[path = "../../query/tests/folded/mod.rs"]
+mod folded;
+mod top;
+#[path = "../../query/tests/events/world.rs"]
+mod world;
