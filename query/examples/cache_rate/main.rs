@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! cargo run --release -p tallymark-query --example cache_rate            # requests a second, beside a bare handler
-//! cargo run --release -p tallymark-query --example cache_rate -- memory  # 100,000 hot videos
+//! cargo run --release -p tallymark-query --example cache_rate -- memory  # 100,000 hot videos; or so many, by so many questions: memory 50000 1
 //! ```
 //!
 //! The first asks the whole router for 30 days by day, in one thread and without a network: what is left beside it is the server's own work
 //! on a connection. The second fills a cache of 256 MiB with what a dashboard asks of each video (all time, today, the last hour, 24 hours by hour, 30 days by
-//! day), and says how many of the pieces are still held, and what the process has grown by.
+//! day), and says in one line what the process has grown by, what the cache believes, and how many of the pieces are still held.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,6 +17,7 @@
     reason = "a measurement stops by panicking"
 )]
 
+mod memory;
 mod same;
 
 use std::num::NonZeroU32;
@@ -31,12 +32,8 @@ use axum::http::{Request, header};
 use axum::routing::get;
 use ingest::embedded::LogOptions;
 use ingest::{EmbeddedLog, EventLog};
-use query::cache::Cache;
-use query::metrics::CacheMetrics;
 use query::{QueryLimits, QueryService, router};
-use schemas::{
-    CellKey, Checkpoint, Counts, Dimension, Entity, FoldSettings, Millis, Minute, Offset, Row, Source, Stamp, StoredRow, Tally, Tier,
-};
+use schemas::{CellKey, Checkpoint, Counts, FoldSettings, Millis, Minute, Offset, Row, Source, Stamp, StoredRow, Tally, Tier};
 use tower::ServiceExt;
 
 use same::Same;
@@ -44,6 +41,7 @@ use same::Same;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Unless another number is given.
 const VIDEOS: u64 = 100_000;
 const DAY: i32 = 1_440;
 
@@ -95,50 +93,6 @@ fn checkpoint(closed: Minute, now: Millis, settings: &FoldSettings) -> Checkpoin
     }
 }
 
-fn resident_bytes() -> f64 {
-    let pages: f64 = std::fs::read_to_string("/proc/self/statm").unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    pages * 4_096.0
-}
-
-/// Every point of a range by step.
-fn points(start: Minute, step: i32, count: i32) -> Vec<(Minute, Minute)> {
-    (0..count).map(|n| (start.plus(n * step), start.plus((n + 1) * step))).collect()
-}
-
-async fn memory(place: &Place) {
-    let limits = QueryLimits { cache_bytes: (256 << 20) / 3 * 4, ..QueryLimits::default() };
-    let (metrics, began) = (CacheMetrics::default(), Instant::now());
-    let log = Arc::<EmbeddedLog>::clone(&place.log);
-    let cache = Arc::new(Cache::new(Arc::clone(&place.store), log, place.settings.clone(), &limits, metrics.clone(), began));
-    let end = Minute::of(place.now).plus(1);
-    let (today, hour) = (Tier::Day.bucket(end).start, end.plus(-60));
-    let questions = [
-        vec![(Minute::MIN, Minute::MAX), (today, today.plus(DAY)), (hour, end)],
-        points(end.plus(-DAY), 60, 24),
-        points(end.plus(-30 * DAY), DAY, 30),
-    ];
-    let ask = async || {
-        for n in 0..VIDEOS {
-            let entity = Entity::new(Dimension::Video, &format!("video-{n:06}"));
-            for ranges in &questions {
-                // Always in the first epoch: what is held is hit, open or not.
-                cache.sums(&entity, ranges, place.now, began).await.unwrap();
-            }
-        }
-    };
-    let before = resident_bytes();
-    ask().await;
-    let (held, grown) = (cache.held_bytes() as f64, resident_bytes() - before);
-    let (hits, misses, _) = metrics.pieces();
-    ask().await;
-    let (hits_again, misses_again, _) = metrics.pieces();
-    let (again, missed) = ((hits_again - hits) as f64, (misses_again - misses) as f64);
-    let mib = |bytes: f64| bytes / f64::from(1 << 20);
-    println!("videos {VIDEOS}, pieces of each {:.1}", misses as f64 / VIDEOS as f64);
-    println!("held {:.1} MiB by its own weight, {:.1} MiB by the process", mib(held), mib(grown));
-    println!("asked again: {:.2} % of the pieces were held", again / (again + missed) * 100.0);
-}
-
 async fn rate(place: &Place) {
     let (store, log) = (Arc::clone(&place.store), Arc::<EmbeddedLog>::clone(&place.log));
     let service = Arc::new(QueryService::new(store, log, place.settings.clone(), QueryLimits::default()));
@@ -167,6 +121,12 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let place = Place::new().await;
-        if std::env::args().nth(1).as_deref() == Some("memory") { memory(&place).await } else { rate(&place).await }
+        let number = |at: usize| std::env::args().nth(at).map(|number| number.parse::<u32>().unwrap());
+        let (videos, asked) = (number(2).map_or(VIDEOS, u64::from), number(3).map_or(usize::MAX, |asked| usize::try_from(asked).unwrap()));
+        if std::env::args().nth(1).as_deref() == Some("memory") {
+            println!("{}", memory::measure(&place, videos, asked).await);
+        } else {
+            rate(&place).await;
+        }
     });
 }
