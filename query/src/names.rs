@@ -12,7 +12,7 @@ use futures_util::stream::{self, StreamExt};
 use moka::sync::Cache;
 use schemas::{Dimension, Entity};
 use serde::Serialize;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use utoipa::ToSchema;
 
 /// So old may a name be.
@@ -103,6 +103,10 @@ impl Names {
 
     /// What an entity is called, as far as it is known in time.
     pub(crate) async fn of(&self, entity: &Entity) -> Named {
+        self.of_until(entity, tokio::time::Instant::now() + PATIENCE).await
+    }
+
+    async fn of_until(&self, entity: &Entity, deadline: tokio::time::Instant) -> Named {
         let named = async {
             Ok::<_, StoreError>(match entity.dimension {
                 Dimension::Video => {
@@ -113,12 +117,13 @@ impl Names {
                 Dimension::Site => Named::default(),
             })
         };
-        timeout(PATIENCE, named).await.ok().and_then(Result::ok).unwrap_or_default()
+        timeout_at(deadline, named).await.ok().and_then(Result::ok).unwrap_or_default()
     }
 
-    /// What entities are called, in their order.
+    /// What entities are called, in their order. However many there are, they are waited for no longer than one.
     pub(crate) async fn of_all(&self, entities: &[Entity]) -> Vec<Named> {
-        let names: Vec<_> = entities.iter().map(|entity| self.of(entity)).collect();
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let names: Vec<_> = entities.iter().map(|entity| self.of_until(entity, deadline)).collect();
         stream::iter(names).buffered(READS_AT_ONCE).collect().await
     }
 }

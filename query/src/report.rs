@@ -38,7 +38,7 @@ use crate::series::{Count, Time};
 use crate::service::{QueryService, path_text};
 use crate::standing::Standing;
 use crate::top::merge::{Merge, Origin, Summed};
-use crate::top::{Names, names, parse_day};
+use crate::top::parse_day;
 
 /// So many rows are given out at once.
 const ROWS_AT_ONCE: usize = 4_096;
@@ -236,8 +236,8 @@ async fn rows(service: &QueryService, ask: Ask, summed: impl Iterator<Item = Sum
     let row = |(video_id, [gross, valid, engaged]): Summed<3>| async move {
         let known = match ask.with_names {
             true => {
-                let Names { title, space_id, .. } = names(&*service.store, Dimension::Video, &video_id).await?;
-                Some(Known { title, space_id })
+                let info = service.names.video(&video_id).await?.unwrap_or_default();
+                Some(Known { title: info.title, space_id: info.space_id })
             }
             false => None,
         };

@@ -7,9 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aggregator::{CountStore, StoreError};
-use futures_util::stream::{self, StreamExt, TryStreamExt};
-use schemas::{Bucket, Dimension, FoldSettings, Millis, Minute, Source, Tier};
+use schemas::{Bucket, FoldSettings, Millis, Minute, Source, Tier};
 
 use super::ask::{Comparison, Hours, ListKey, Sort};
 use super::base::{Base, BaseWriter, COMPARED, LISTED, PREVIOUS, Parts};
@@ -26,16 +24,6 @@ use crate::read::{Reader, Watermarks, horizon};
 pub(crate) struct Entry {
     pub(crate) id: Arc<str>,
     pub(crate) totals: Totals,
-    pub(crate) names: Names,
-}
-
-/// What is known of an entity.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Names {
-    /// A video's title, or a space's name.
-    pub(crate) title: Option<String>,
-    pub(crate) space_id: Option<String>,
-    pub(crate) space_name: Option<String>,
 }
 
 /// A list as it was at a moment.
@@ -55,9 +43,7 @@ pub(crate) struct List {
 impl List {
     /// Its size in memory.
     pub(crate) fn bytes(&self) -> usize {
-        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-        let entry = |Entry { id, names, .. }: &Entry| id.len() + text(&names.title) + text(&names.space_id) + text(&names.space_name);
-        size_of::<Self>() + self.entries.iter().map(|e| size_of::<Entry>() + entry(e)).sum::<usize>()
+        size_of::<Self>() + self.entries.iter().map(|entry| size_of::<Entry>() + entry.id.len()).sum::<usize>()
     }
 }
 
@@ -106,7 +92,7 @@ pub(crate) async fn make(
             ranking.offer(&id, totals);
         }
     }
-    let entries = named(reader, key.dimension, ranking.best()).await?;
+    let entries = ranking.best().into_iter().map(|(id, totals)| Entry { id, totals }).collect();
     Ok((List { entries, comparison, marks, as_of: now, begun, took: begun.elapsed() }, writer.finish()))
 }
 
@@ -165,28 +151,4 @@ fn origins(
         }
     }
     origins
-}
-
-/// The entries with what is known of them.
-async fn named(reader: Reader<'_>, dimension: Dimension, best: Vec<(Arc<str>, Totals)>) -> Result<Vec<Entry>, StoreError> {
-    let reads = best.into_iter().map(|(id, totals)| async move {
-        let names = names(reader.store, dimension, &id).await?;
-        Ok::<_, StoreError>(Entry { id, totals, names })
-    });
-    stream::iter(reads).buffered(reader.reads_at_once.max(1)).try_collect().await
-}
-
-/// What is known of one entity.
-pub(crate) async fn names(store: &dyn CountStore, dimension: Dimension, id: &str) -> Result<Names, StoreError> {
-    match dimension {
-        Dimension::Video => {
-            let info = store.read_video(id.to_owned()).await?.unwrap_or_default();
-            Ok(Names { title: info.title, space_id: info.space_id, space_name: info.space_name })
-        }
-        Dimension::Space => {
-            let info = store.read_space(id.to_owned()).await?.unwrap_or_default();
-            Ok(Names { title: info.name, ..Names::default() })
-        }
-        Dimension::Site => Ok(Names::default()),
-    }
 }

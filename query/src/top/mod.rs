@@ -1,7 +1,7 @@
 //! `GET /v1/top/videos`, `/v1/top/spaces`: the most viewed, or those that rise most; exact.
 //!
 //! ```text
-//! ask (hours, order) ──> shelf ──> list: which buckets ──> merge: sums by entity ──> rank ──> names
+//! ask (hours, order) ──> shelf ──> list: which buckets ──> merge: sums by entity ──> rank
 //!                          └ base: the sums of buckets at rest, from the making before
 //! ```
 //!
@@ -26,20 +26,20 @@ use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Field};
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
-use schemas::{Dimension, Millis, Minute};
+use schemas::{Dimension, Entity, Millis, Minute};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 pub(crate) use self::ask::parse_day;
 use self::ask::{Ask, Comparison, Hours, Longest};
 use self::list::Entry;
-pub(crate) use self::list::{Names, names};
 use self::shelf::Served;
 pub(crate) use self::shelf::Shelf;
 use crate::answer::Answer;
 use crate::api;
 use crate::error::QueryError;
 use crate::formats::{Format, Table, Tabular, count, text};
+use crate::names;
 use crate::series::{Count, Time};
 use crate::service::QueryService;
 use crate::standing::Standing;
@@ -266,10 +266,13 @@ async fn answer(service: &Arc<QueryService>, dimension: Dimension, query: Option
     let ask = Ask::read(dimension, query.unwrap_or_default(), now, longest)?;
     let served = service.list(ask.key, now).await?;
     let standing = Standing { lasts: served.list.marks.lasts(ask.key.hours.end), stale: served.stale };
-    Answer { body: top(&ask, &served), standing }.respond(format)
+    let entities: Vec<Entity> =
+        served.list.entries.iter().take(ask.limit).map(|entry| Entity { dimension, id: Arc::clone(&entry.id) }).collect();
+    let names = service.names.of_all(&entities).await;
+    Answer { body: top(&ask, &served, names), standing }.respond(format)
 }
 
-fn top(ask: &Ask, Served { list, stale }: &Served) -> Top {
+fn top(ask: &Ask, Served { list, stale }: &Served, names: Vec<names::Named>) -> Top {
     let comparison = list.comparison;
     Top {
         dimension: ask.key.dimension,
@@ -279,17 +282,19 @@ fn top(ask: &Ask, Served { list, stale }: &Served) -> Top {
         sort: ask.key.sort.as_str(),
         compared: comparison.map(|Comparison { compared, .. }| Range::of(compared)),
         previous: comparison.map(|Comparison { previous, .. }| Range::of(previous)),
-        entries: (1..).zip(list.entries.iter().take(ask.limit)).map(|(rank, entry)| ranked(ask, rank, entry, comparison)).collect(),
+        entries: (1..)
+            .zip(list.entries.iter().zip(names))
+            .map(|(rank, (entry, names))| ranked(ask, rank, entry, names, comparison))
+            .collect(),
         complete_through: list.marks.complete_through.map(|through| Time(Minute::of(through), None)),
         as_of: list.as_of.to_rfc3339(),
         stale_seconds: stale.map(|stale| stale.as_secs()),
     }
 }
 
-fn ranked(ask: &Ask, rank: i64, Entry { id, totals, names }: &Entry, comparison: Option<Comparison>) -> Ranked {
-    let names = names.clone();
+fn ranked(ask: &Ask, rank: i64, Entry { id, totals }: &Entry, names: names::Named, comparison: Option<Comparison>) -> Ranked {
     let names = match ask.key.dimension {
-        Dimension::Space => Named::Space { name: names.title },
+        Dimension::Space => Named::Space { name: names.name },
         _ => Named::Video { title: names.title, space_id: names.space_id, space_name: names.space_name },
     };
     let compared = comparison.map(|_| *totals);
