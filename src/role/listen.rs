@@ -33,12 +33,14 @@ pub(super) async fn listen(settings: &Settings) -> Result<TcpListener, RoleError
     })
 }
 
-/// The first SIGTERM or SIGINT.
-pub(super) async fn stop_signal() -> std::io::Result<&'static str> {
+/// The first SIGTERM or SIGINT from now on: whoever is greeted may stop the process at once, in order.
+pub(super) fn stop_signal() -> std::io::Result<impl Future<Output = &'static str>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
     })
 }
 

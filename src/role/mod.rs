@@ -126,13 +126,14 @@ pub(crate) async fn run(role: Role, given: Given) -> Result<ExitCode, RoleError>
         parts.close(Duration::ZERO).await;
         return Err(error);
     }
+    let signal = listen::stop_signal()?;
     listen::greet(role, listener.local_addr()?, &settings, place == Place::Embedded);
     let (app, probes) = parts.router();
     let (why, stopped) = tokio::sync::oneshot::channel();
     let (failures, wind_down) = (parts.failures(), parts.wind_down(settings.stop_delay));
     let stop = async move {
         let reason = tokio::select! {
-            signal = listen::stop_signal() => signal.map_err(RoleError::from),
+            signal = signal => Ok(signal),
             failure = failures => Err(failure),
         };
         wind_down.await;

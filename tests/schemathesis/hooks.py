@@ -46,7 +46,22 @@ def beyond_the_log(problem):
 
 def out_of_years(problem):
     # RFC 3339 goes to the year 9999; counts do to 5999.
-    return problem.get("parameter") in ("start", "end") and "years 1 to 5999" in problem.get("detail", "")
+    return problem.get("parameter") in ("start", "end", "date", "day") and "years 1 to 5999" in problem.get("detail", "")
+
+
+def nothing_before(problem):
+    # What a range is compared with would begin before the year 1.
+    return problem.get("parameter") == "compare" and "before the year 1" in problem.get("detail", "")
+
+
+def named_twice(problem):
+    # Of many videos each is given once.
+    return problem.get("member", "").startswith("videos[") and "give it once" in problem.get("detail", "")
+
+
+def another_site(problem):
+    # There is one site.
+    return problem.get("member", "").startswith("entities[") and "the site has no id but" in problem.get("detail", "")
 
 
 CANNOT_BE_SAID = (
@@ -57,6 +72,9 @@ CANNOT_BE_SAID = (
     whole_number_with_a_point,
     beyond_the_log,
     out_of_years,
+    nothing_before,
+    named_twice,
+    another_site,
 )
 
 
