@@ -81,8 +81,8 @@ fn too_long(request: &Request) -> Option<Problem> {
     let header_bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     (header_bytes > MAX_HEADER_BYTES).then(|| {
         let detail = format!("the headers have {header_bytes} bytes; they have at most {MAX_HEADER_BYTES}");
-        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        Problem::new(status, "headers-too-long", "The headers are too long", detail).with("limit_bytes", MAX_HEADER_BYTES)
+        let problem = Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-long", "The headers are too long", detail);
+        problem.with("limit_bytes", MAX_HEADER_BYTES)
     })
 }
 

@@ -59,9 +59,10 @@ def named_twice(problem):
     return problem.get("member", "").startswith("videos[") and "give it once" in problem.get("detail", "")
 
 
-def another_site(problem):
-    # There is one site.
-    return problem.get("member", "").startswith("entities[") and "the site has no id but" in problem.get("detail", "")
+def id_of_an_entity(problem):
+    # Videos and spaces have an id of their own, and the site has not.
+    detail = problem.get("detail", "")
+    return problem.get("member", "").endswith("].id") and ("the site has no id but" in detail or "it is missing" in detail)
 
 
 CANNOT_BE_SAID = (
@@ -74,7 +75,7 @@ CANNOT_BE_SAID = (
     out_of_years,
     nothing_before,
     named_twice,
-    another_site,
+    id_of_an_entity,
 )
 
 
