@@ -55,7 +55,13 @@ impl Server {
 
     pub(crate) fn import(&self, file: &Path) {
         let url = format!("http://{}", self.address);
-        let done = Command::new(binary()).arg("import").arg(file).args(["--to", &url]).stderr(Stdio::null()).stdout(Stdio::null()).status();
+        let done = Command::new(binary())
+            .args(["import", "--historical"])
+            .arg(file)
+            .args(["--to", &url])
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .status();
         assert!(done.unwrap().success());
     }
 
