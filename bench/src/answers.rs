@@ -4,6 +4,7 @@
 //!   returns the same bytes; the same clients ask both in turn. `cached_vs_bare_cpu` compares requests for each CPU-second of the server.
 //! - `cached_p99`: how long such a request takes at half of that rate.
 //! - `miss_*_p99`: how long the first question about each of many videos takes, from one client after the other.
+//! - `hot_videos_memory`: what a process grows by when it holds the counts that dashboards ask for of 100,000 videos (the example `cache_rate`).
 //! - `coalesced_reads`: how often the store is read when 1,000 clients ask at once what nobody has asked before.
 
 use std::io::Write;
@@ -65,14 +66,17 @@ impl Past {
     }
 }
 
+/// Until now: the answer changes as long as it is asked for.
+fn since(video: u64, seconds: i64, step: &str) -> String {
+    format!("/v1/videos/past{video}/views?start={}&step={step}", Millis::now().0 / 1_000 - seconds)
+}
+
 fn by_day(video: u64) -> String {
-    let end = Millis::now().0 / 1_000;
-    format!("/v1/videos/past{video}/views?start={}&end={end}&step=1d", end - DAYS * DAY_S)
+    since(video, DAYS * DAY_S, "1d")
 }
 
 fn by_minute(video: u64) -> String {
-    let end = Millis::now().0 / 1_000;
-    format!("/v1/videos/past{video}/views?start={}&end={end}&step=1m", end - DAY_S)
+    since(video, DAY_S, "1m")
 }
 
 fn unlimited() -> Vec<String> {
@@ -129,6 +133,21 @@ fn coalesced(server: &Server, run: usize) -> f64 {
         }
     });
     server.metric("tallymark_query_store_reads_total") - reads
+}
+
+pub(crate) const MEMORY: &[&str] = &["hot_videos_memory"];
+
+/// The memory of what is held.
+pub(crate) fn memory(lab: &mut Lab) -> Result<(), Missing> {
+    let videos = if lab.options.quick { "10000" } else { "100000" };
+    let program = target_dir().join("release/examples/cache_rate");
+    let output = std::process::Command::new(&program).args(["memory", videos]).output();
+    let output = output.map_err(|error| Missing(format!("{}: {error}; `make bench` builds it", program.display())))?;
+    let said = String::from_utf8(output.stdout).unwrap();
+    let mib = said.lines().find_map(|line| line.strip_prefix("hot_videos_memory ")?.split(' ').next()?.parse().ok());
+    lab.report.note(MEMORY[0], mib.unwrap_or_else(|| panic!("it said {said:?}")));
+    eprintln!("  {}", said.trim());
+    Ok(())
 }
 
 const MISSES: [&str; 4] = ["miss_embedded_30d_p99", "miss_embedded_24h_p99", "miss_cassandra_30d_p99", "miss_cassandra_24h_p99"];

@@ -93,6 +93,7 @@ const GROUPS: &[Group] = &[
     ("memory", wire::MEMORY, wire::memory),
     ("the embedded log", log::NAMES, log::run),
     ("answers that are held", answers::CACHED, answers::cached),
+    ("the memory of what is held", answers::MEMORY, answers::memory),
     ("answers that are not held", answers::EMBEDDED, answers::embedded),
     ("answers that are not held, of Cassandra", answers::CASSANDRA, answers::cassandra),
     ("the program", program::NAMES, program::run),

@@ -43,12 +43,11 @@ pub struct CacheMetrics {
 impl CacheMetrics {
     fn register(&self, registry: &mut Registry) {
         registry.register("store_reads", "Readings of missing pieces, each of few slices", self.reads.clone());
-        let registry = registry.sub_registry_with_prefix("cache");
-        registry.register("hits", "Pieces of series that were held", self.hits.clone());
-        registry.register("misses", "Pieces of series that were read from the store", self.misses.clone());
-        registry.register("coalesced", "Pieces of series that were being read for another request", self.coalesced.clone());
-        registry.register("stale", "Sums that were older than they may be, because the store was away", self.stale.clone());
-        registry.register_with_unit("held", "About how much memory the pieces take", Unit::Bytes, self.bytes.clone());
+        registry.register("cache_hits", "Pieces of series that were held", self.hits.clone());
+        registry.register("cache_misses", "Pieces of series that were read from the store", self.misses.clone());
+        registry.register("cache_coalesced", "Pieces of series that were being read for another request", self.coalesced.clone());
+        registry.register("cache_stale", "Sums that were older than they may be, because the store was away", self.stale.clone());
+        registry.register_with_unit("cache_held", "About how much memory the pieces take", Unit::Bytes, self.bytes.clone());
     }
 
     /// So many pieces were held, were read, and were being read for another request.
