@@ -12,9 +12,11 @@
 //! | [`embedded`] | [`EmbeddedLog`]: the log on this machine's disk |
 //! | `kafka` | `KafkaLog`: the log on Kafka, for many machines (feature `kafka`) |
 //! | [`conformance`] | what every log must do, as one suite over any implementation |
+//! | [`caller`] | [`ClientAddress`], [`CallerKey`]: who sent a request |
 //! | [`collect`] | the collector: `POST /v1/events` with a verdict for each event |
 //! | [`problem`] | [`Problem`]: the one form of an HTTP error |
 
+pub mod caller;
 pub mod collect;
 pub mod conformance;
 pub mod embedded;
@@ -24,6 +26,7 @@ pub mod log;
 pub mod membership;
 pub mod problem;
 
+pub use caller::{CallerKey, ClientAddress};
 pub use embedded::{EmbeddedLog, LogOptions};
 pub use log::{Appended, Ends, EventLog, LogError, RUN_BYTES, RUN_RECORDS, ReadLimit};
 pub use membership::{Assignment, Membership};
