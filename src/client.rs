@@ -1,17 +1,38 @@
-//! The client's side of the HTTP API: what `import`, `tap`, `top` and `status` ask a server.
+//! The client's side of the HTTP API: what `import`, `tap`, `top`, `status` and `keys` ask a server, and who they are to it.
 //!
 //! Errors say what failed and what to do; whether to try again is the caller's decision.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aggregator::ImportProgress;
+use clap::Args;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use reqwest::{RequestBuilder, Response, StatusCode, Url};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::{Certificate, RequestBuilder, Response, StatusCode, Url};
 use schemas::RecordKind;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+/// Who a command is to a server.
+#[derive(Args, Clone, Default)]
+pub(crate) struct Identity {
+    /// The key, if the server asks for one: tm_... Better given as a variable: arguments are seen by everybody on the machine.
+    #[arg(long, value_name = "KEY", env = "TALLYMARK_KEY", hide_env_values = true)]
+    pub(crate) key: Option<String>,
+    /// The certificates (PEM) of the authority that signs the server's, beside those that this machine trusts.
+    #[arg(long, value_name = "FILE", env = "TALLYMARK_CA")]
+    pub(crate) ca: Option<PathBuf>,
+}
+
+// Written by hand, so that no log ever holds a key.
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").field("key", &self.key.as_ref().map(|_| "(hidden)")).field("ca", &self.ca).finish()
+    }
+}
 
 /// A server by its address.
 #[derive(Clone, Debug)]
@@ -64,25 +85,31 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Server {
-    /// A server at an `http://` address.
+    /// A server at an `http://` or `https://` address.
     ///
     /// # Errors
-    /// If it is no such address.
-    pub(crate) fn at(url: &str) -> Result<Self, ClientError> {
+    /// If it is no such address, or the key or the certificates cannot be used.
+    pub(crate) fn at(url: &str, identity: &Identity) -> Result<Self, ClientError> {
         let bad = |detail: &str| {
             ClientError::Address(format!("{url:?} is not a server's address ({detail}); give one such as http://127.0.0.1:8080"))
         };
         let mut base: Url = url.parse().map_err(|_| bad("not a URL"))?;
-        match base.scheme() {
-            "http" => {}
-            "https" => return Err(bad("https needs a proxy that speaks it; this program speaks http")),
-            _ => return Err(bad("it does not start with http://")),
+        if !matches!(base.scheme(), "http" | "https") {
+            return Err(bad("it does not start with http:// or https://"));
         }
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
         }
-        let http =
-            reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy().build().map_err(|error| bad(&error.to_string()))?;
+        // A key goes to the server that was named and to no other.
+        let mut builder =
+            reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy().redirect(reqwest::redirect::Policy::none());
+        if let Some(key) = &identity.key {
+            builder = builder.default_headers(authorization(key)?);
+        }
+        if let Some(ca) = &identity.ca {
+            builder = builder.tls_certs_merge(authorities(ca)?);
+        }
+        let http = builder.build().map_err(|error| bad(&error.to_string()))?;
         Ok(Self { base, http })
     }
 
@@ -107,6 +134,25 @@ impl Server {
             }
             answer => answer,
         }
+    }
+
+    /// All keys.
+    pub(crate) async fn keys<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
+        self.json(self.http.get(self.url("v1/keys")?)).await
+    }
+
+    /// Makes a key.
+    pub(crate) async fn create_key<T: DeserializeOwned>(&self, new: &impl Serialize) -> Result<T, ClientError> {
+        self.json(self.http.post(self.url("v1/keys")?).json(new)).await
+    }
+
+    /// Revokes a key.
+    pub(crate) async fn revoke_key<T: DeserializeOwned>(&self, id: &str) -> Result<T, ClientError> {
+        let mut url = self.url("v1/keys")?;
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.push(id);
+        }
+        self.json(self.http.delete(url)).await
     }
 
     /// How every source stands.
@@ -192,6 +238,21 @@ impl Server {
         let detail = body.get("detail").and_then(serde_json::Value::as_str).map_or_else(|| text.chars().take(200).collect(), str::to_owned);
         Err(ClientError::Refused { url, status: status.as_u16(), detail, retry_after, body: Box::new(body) })
     }
+}
+
+fn authorization(key: &str) -> Result<HeaderMap, ClientError> {
+    let refused = || ClientError::Address("the key (--key, TALLYMARK_KEY) does not have the form of one: tm_ID_SECRET".to_owned());
+    schemas::Token::parse(key.trim()).ok_or_else(refused)?;
+    let mut value = HeaderValue::try_from(format!("Bearer {}", key.trim())).map_err(|_| refused())?;
+    value.set_sensitive(true);
+    Ok(HeaderMap::from_iter([(AUTHORIZATION, value)]))
+}
+
+fn authorities(path: &Path) -> Result<Vec<Certificate>, ClientError> {
+    let refused = |detail: String| ClientError::Address(format!("--ca {}: {detail}; it must hold PEM certificates", path.display()));
+    let pem = std::fs::read(path).map_err(|error| refused(error.to_string()))?;
+    let found = Certificate::from_pem_bundle(&pem).map_err(|error| refused(error.to_string()))?;
+    if found.is_empty() { Err(refused("it holds none".to_owned())) } else { Ok(found) }
 }
 
 fn retry_after(response: &Response) -> Option<Duration> {

@@ -14,6 +14,8 @@
 //! | [`guard`] | what stands before every route |
 //! | [`logging`] | the program's own messages |
 //! | [`config`] | settings: flags over environment over file over defaults |
+//! | [`keys`] | who may do what: `tallymark keys`, `/v1/keys`, and what each process knows of them |
+//! | [`tls`] | the certificate, read again when it changes |
 //! | [`import`] | `tallymark import`: files into a server |
 //! | [`tap`] | `tallymark tap`: what the log holds |
 //! | [`status`] | `tallymark status`: is it working? |
@@ -25,6 +27,7 @@ mod client;
 mod config;
 mod guard;
 mod import;
+mod keys;
 mod logging;
 mod migrate;
 mod moving;
@@ -32,6 +35,7 @@ mod role;
 mod serve;
 mod status;
 mod tap;
+mod tls;
 mod top;
 
 use std::process::ExitCode;
@@ -137,6 +141,9 @@ before and is sent again after the move counts twice, as the new log does not kn
     Status(status::StatusArgs),
     /// The most viewed, or those that rise, as a table.
     Top(top::TopArgs),
+    /// Make, show and revoke the keys that requests need.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -160,6 +167,7 @@ fn main() -> ExitCode {
         Command::Tap(args) => on_runtime(tap::tap(args)),
         Command::Status(args) => on_runtime(status::status(args)),
         Command::Top(args) => on_runtime(top::top(args)),
+        Command::Keys(command) => on_runtime(keys::keys(command)),
         Command::Config(ConfigCommand::Check(given)) => ended(config::load(&given, std::env::vars_os()).map(|loaded| {
             print!("{}", config::print_all(&loaded));
             ExitCode::SUCCESS

@@ -77,7 +77,7 @@ pub(crate) async fn move_up(given: Given) -> Result<ExitCode, MoveError> {
     let counted: u64 = checkpoints.iter().map(|(_, checkpoint)| checkpoint.tally.counted).sum();
     mover.bar.finish_and_clear();
     println!(
-        "Moved {counted} counted events: {cells} cells of {} sources, {notes} notes on videos, spaces and imports.\n\
+        "Moved {counted} counted events: {cells} cells of {} sources, {notes} notes on videos, spaces, imports and keys.\n\
          The raw events stay in {}: keep it for as long as you may want to recount them. New events belong to the new servers only.",
         checkpoints.len(),
         settings.data.join("log").display()
@@ -183,7 +183,7 @@ impl Mover {
         }
     }
 
-    /// What is known of videos, spaces and imports, where the keyspace knows nothing yet; how many.
+    /// What is known of videos, spaces and imports, where the keyspace knows nothing yet, and all keys; how many.
     async fn notes(&self, from: &EmbeddedStore) -> Result<u64, StoreError> {
         let mut moved = 0;
         for video in from.videos() {
@@ -199,6 +199,11 @@ impl Mover {
                 self.to.write_space(id, info).await?;
                 moved += 1;
             }
+        }
+        // Else a server that asked for keys would open its doors by moving.
+        for key in from.read_keys().await? {
+            self.to.write_key(key).await?;
+            moved += 1;
         }
         for import in from.imports() {
             let (content, progress) = import?;

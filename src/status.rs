@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::Value;
 
-use crate::client::{ClientError, Server};
+use crate::client::{ClientError, Identity, Server};
 
 /// What `tallymark status` is told.
 #[derive(Args, Debug)]
@@ -21,6 +21,8 @@ pub(crate) struct StatusArgs {
     /// The server.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", env = "TALLYMARK_URL")]
     url: String,
+    #[command(flatten)]
+    identity: Identity,
     /// The server's own answer (`/v1/status`), as JSON.
     #[arg(long)]
     json: bool,
@@ -37,7 +39,7 @@ const UNREACHABLE: u8 = 2;
 /// # Errors
 /// If the address is none, or the answer is not that of a Tallymark.
 pub(crate) async fn status(args: StatusArgs) -> Result<ExitCode, ClientError> {
-    let server = Server::at(&args.url)?;
+    let server = Server::at(&args.url, &args.identity)?;
     let ready = server.ready().await;
     let answer = match server.status().await {
         Ok(answer) => answer,

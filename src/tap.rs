@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use thiserror::Error;
 
-use crate::client::{ClientError, Lines, RecordsAsk, Server};
+use crate::client::{ClientError, Identity, Lines, RecordsAsk, Server};
 
 /// What `tallymark tap` is told.
 #[derive(Args, Debug)]
@@ -19,6 +19,8 @@ pub(crate) struct TapArgs {
     /// The server.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", env = "TALLYMARK_URL")]
     url: String,
+    #[command(flatten)]
+    identity: Identity,
     /// Only this source; all of them without it.
     #[arg(long, value_name = "N")]
     source: Option<u32>,
@@ -50,7 +52,7 @@ pub(crate) enum TapError {
 /// # Errors
 /// If the server does not answer, or ends the stream early.
 pub(crate) async fn tap(args: TapArgs) -> Result<ExitCode, TapError> {
-    let server = Server::at(&args.url)?;
+    let server = Server::at(&args.url, &args.identity)?;
     let ask = RecordsAsk { source: args.source, from: args.from, limit: args.limit, video: args.video, follow: args.follow };
     let mut lines = Lines::of(server.records(&ask).await?);
     let mut out = std::io::stdout().lock();

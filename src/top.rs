@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::Value;
 
-use crate::client::{ClientError, Server, TopAsk};
+use crate::client::{ClientError, Identity, Server, TopAsk};
 
 /// What `tallymark top` is told.
 #[derive(Args, Debug)]
@@ -24,6 +24,8 @@ pub(crate) struct TopArgs {
     /// The server.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", env = "TALLYMARK_URL")]
     url: String,
+    #[command(flatten)]
+    identity: Identity,
     /// The range: hour, today, yesterday, 7d or 30d.
     #[arg(long, value_name = "WINDOW", default_value = "today")]
     window: String,
@@ -47,7 +49,7 @@ pub(crate) struct TopArgs {
 /// If no server answers, or it refuses the question.
 pub(crate) async fn top(args: TopArgs) -> Result<ExitCode, ClientError> {
     let ask = TopAsk { spaces: args.spaces, window: args.window, limit: args.limit, rising: args.rising };
-    let list = Server::at(&args.url)?.top(&ask).await?;
+    let list = Server::at(&args.url, &args.identity)?.top(&ask).await?;
     if args.json {
         println!("{list:#}");
     } else {

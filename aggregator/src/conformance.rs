@@ -19,9 +19,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use schemas::key::AllowedOrigin;
+use schemas::key::token::RANDOM_BYTES;
 use schemas::{
-    Bucket, CellKey, Checkpoint, Counts, Dimension, Entity, FoldSettings, Mark, Millis, Minute, Offset, Row, Source, Stamp, StoredRow,
-    Tally, Tier,
+    Bucket, CellKey, Checkpoint, Counts, Dimension, Entity, FoldSettings, KeyRecord, Mark, Millis, Minute, NewKey, Offset, Row, Scope,
+    Source, Stamp, StoredRow, Tally, Tier, Token,
 };
 
 use crate::store::{BucketPage, BucketRow, CountStore, ImportProgress, Slice, SliceRow, SpaceInfo, Touched, VideoInfo};
@@ -56,10 +58,12 @@ pub async fn all(fresh: impl AsyncFn() -> Store) {
     concurrent_writers_end_with_the_highest_stamp(fresh().await).await;
     checkpoints_keep_the_highest_stamp(fresh().await).await;
     videos_spaces_and_imports_keep_the_last_write(fresh().await).await;
+    keys_read_back_whole_and_by_id(fresh().await).await;
+    a_revocation_is_never_taken_back(fresh().await).await;
     a_filled_store_reads_back(fresh().await).await;
 }
 
-/// No row, no rows, no checkpoint, no video, no import.
+/// No row, no rows, no checkpoint, no video, no import, no key.
 pub async fn what_was_never_written_is_none(store: Store) {
     assert_eq!(store.read_cells(vec![minute("v", 0, 0), hour("v", 0, 0)]).await.unwrap(), [None, None]);
     assert_eq!(store.read_checkpoints().await.unwrap(), []);
@@ -67,6 +71,7 @@ pub async fn what_was_never_written_is_none(store: Store) {
     assert_eq!(store.read_space("s".into()).await.unwrap(), None);
     assert_eq!(store.read_import("0f".into()).await.unwrap(), None);
     assert_eq!(store.read_touched().await.unwrap(), []);
+    assert_eq!(store.read_keys().await.unwrap(), []);
     assert_eq!(store.read_bucket(page(Dimension::Video, Tier::Hour.bucket(Minute(0)), 0)).await.unwrap(), []);
     store.write_rows(Arc::new(vec![(minute("v", 0, 0), row(1, 1))])).await.unwrap();
     let neighbours = vec![minute("v", 1, 0), minute("v", 0, 1), minute("w", 0, 0), hour("v", 0, 0), space("v", 0)];
@@ -389,6 +394,31 @@ pub async fn videos_spaces_and_imports_keep_the_last_write(store: Store) {
     assert_eq!(store.read_space("v \u{e9}".into()).await.unwrap(), None);
 }
 
+/// Every field, present and absent; however many; one that is written twice is one.
+pub async fn keys_read_back_whole_and_by_id(store: Store) {
+    let mut keys: Vec<_> = (0..300).map(|n| key(n * 7_919 % 300)).collect();
+    for key in keys.iter().chain(keys.iter().take(3)) {
+        store.write_key(key.clone()).await.unwrap();
+    }
+    keys.sort_by(|a, b| a.id.cmp(&b.id));
+    assert_eq!(store.read_keys().await.unwrap(), keys);
+}
+
+/// Whoever made the key may still write it again: late, or because the first answer was lost.
+pub async fn a_revocation_is_never_taken_back(store: Store) {
+    let live = KeyRecord { revoked_at: None, ..key(5) };
+    let revoked = KeyRecord { revoked_at: Some(Millis(77)), ..live.clone() };
+    for (written, kept) in [(&live, &live), (&revoked, &revoked), (&live, &revoked), (&revoked, &revoked)] {
+        store.write_key(written.clone()).await.unwrap();
+        assert_eq!(store.read_keys().await.unwrap(), [kept.clone()]);
+    }
+    let both = [0, 1].map(|_| store.write_key(KeyRecord { revoked_at: None, ..key(6) }));
+    let revoking = store.write_key(KeyRecord { revoked_at: Some(Millis(88)), ..key(6) });
+    join_all(both.into_iter().chain([revoking])).await.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+    let read = store.read_keys().await.unwrap();
+    assert_eq!(read.iter().filter_map(|key| key.revoked_at).count(), 2, "{read:?}");
+}
+
 async fn a_filled_store_reads_back(store: Store) {
     fill(Arc::clone(&store)).await;
     is_filled(store).await;
@@ -401,6 +431,7 @@ pub async fn fill(store: Store) {
     store.write_video("v".into(), video("t")).await.unwrap();
     store.write_space("v".into(), SpaceInfo { name: Some("n".into()) }).await.unwrap();
     store.write_import("0f".into(), progress(7)).await.unwrap();
+    store.write_key(key(9)).await.unwrap();
 }
 
 /// Everything that [`fill`] wrote is there, and stamps still guard it.
@@ -416,6 +447,7 @@ pub async fn is_filled(store: Store) {
     assert_eq!(store.read_space("v".into()).await.unwrap(), Some(SpaceInfo { name: Some("n".into()) }));
     assert_kept_by_bucket(&store, &odd_rows().into_iter().map(|(key, _)| key).collect::<Vec<_>>()).await;
     assert_eq!(store.read_import("0f".into()).await.unwrap(), Some(progress(7)));
+    assert_eq!(store.read_keys().await.unwrap(), [key(9)]);
 }
 
 /// A minute cell of a video.
@@ -527,4 +559,21 @@ fn video(title: &str) -> VideoInfo {
 
 fn progress(events: u64) -> ImportProgress {
     ImportProgress { file: "a b.csv".into(), mapping: "ts=ts_ms".into(), events, ends: vec![0, MOST], complete: events == 3 }
+}
+
+/// A key with everything or with little, by its number.
+fn key(n: u16) -> KeyRecord {
+    let mut random = [0; RANDOM_BYTES];
+    random[..2].copy_from_slice(&n.to_be_bytes());
+    let is_full = n % 2 == 1;
+    let origins = ["*", "https://www.example.com", "http://[::1]:3000"].map(|text| AllowedOrigin::parse(text).unwrap());
+    let new = NewKey {
+        name: if is_full { "n\u{1f3ac}\"\\".into() } else { "n".into() },
+        scopes: if is_full { Scope::ALL.into() } else { [Scope::Write].into() },
+        public: !is_full,
+        origins: if is_full { Vec::new() } else { origins.into() },
+        events_per_second: is_full.then_some(std::num::NonZeroU32::MAX),
+        expires_at: is_full.then_some(Millis(i64::MAX)),
+    };
+    KeyRecord { revoked_at: (n % 3 == 0).then_some(Millis(1)), ..new.record(&Token::from_random(random), Millis(n.into())) }
 }

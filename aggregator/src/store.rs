@@ -7,11 +7,11 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use schemas::{Bucket, CellKey, Checkpoint, Dimension, Entity, LogId, Minute, Offset, Source, Stamp, StoredRow, Tier};
+use schemas::{Bucket, CellKey, Checkpoint, Dimension, Entity, KeyRecord, LogId, Minute, Offset, Source, Stamp, StoredRow, Tier};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Stored cells of one log, its checkpoints, and what is known of videos and imports.
+/// Stored cells of one log, its checkpoints, what is known of videos and imports, and the keys that are asked for.
 pub trait CountStore: Send + Sync + 'static {
     /// Reads cells by name: one answer for each key, in order, `None` where there is no row. What is read is durable.
     ///
@@ -99,6 +99,18 @@ pub trait CountStore: Send + Sync + 'static {
     /// # Errors
     /// If it is not known to be durable.
     fn write_import(&self, content: String, progress: ImportProgress) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// All keys, by id, those that have ended among them: [`schemas::key::MAX_KEYS`] at most, to which whoever makes them sees.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn read_keys(&self) -> BoxFuture<'_, Result<Vec<KeyRecord>, StoreError>>;
+
+    /// Notes a key. Nothing of one that is there changes but that it is revoked; a write that does not say so does not take it back.
+    ///
+    /// # Errors
+    /// If it is not known to be durable.
+    fn write_key(&self, key: KeyRecord) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// The log that the store belongs to.
     fn log_id(&self) -> LogId;

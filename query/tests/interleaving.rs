@@ -15,8 +15,8 @@ use futures_util::future::BoxFuture;
 use proptest::prelude::*;
 use query::read::Reader;
 use schemas::{
-    Bucket, CellKey, Checkpoint, Counts, Dimension, Entity, FoldSettings, LogId, Millis, Minute, Offset, Row, Source, Stamp, StoredRow,
-    Tally, Tier,
+    Bucket, CellKey, Checkpoint, Counts, Dimension, Entity, FoldSettings, KeyRecord, LogId, Millis, Minute, Offset, Row, Source, Stamp,
+    StoredRow, Tally, Tier,
 };
 
 /// A directory in memory where there is one: these tests ask what is read, not what outlives a crash.
@@ -149,6 +149,12 @@ impl CountStore for Busy {
     }
     fn write_import(&self, content: String, progress: ImportProgress) -> BoxFuture<'_, Result<(), StoreError>> {
         self.store.write_import(content, progress)
+    }
+    fn read_keys(&self) -> BoxFuture<'_, Result<Vec<KeyRecord>, StoreError>> {
+        self.store.read_keys()
+    }
+    fn write_key(&self, key: KeyRecord) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.write_key(key)
     }
     fn failure(&self) -> Option<String> {
         self.store.failure()

@@ -17,6 +17,7 @@
 //! | [`cell`] | [`CellKey`], [`Row`]: what is counted, and the stored form of a count |
 //! | [`checkpoint`] | [`Checkpoint`], [`FoldSettings`], [`Tally`]: how far a source has been folded |
 //! | [`dead_letter`] | [`DeadLetter`]: a refused event with its reason |
+//! | [`key`] | [`KeyRecord`], [`Token`]: who may do what |
 //! | [`codec`] | the byte reader and writer under the stored forms |
 
 pub mod bucket;
@@ -28,6 +29,7 @@ pub mod dead_letter;
 pub mod event;
 pub mod id;
 pub mod json;
+pub mod key;
 pub mod partition;
 pub mod position;
 pub mod record;
@@ -41,6 +43,7 @@ pub use codec::CodecError;
 pub use dead_letter::{DeadLetter, Stage};
 pub use event::{Event, Kind, Reason, Rejection};
 pub use id::{EventHash, SpaceId, VideoId};
+pub use key::{KeyId, KeyRecord, NewKey, Scope, Token};
 pub use position::{Offset, Source};
 pub use record::{NewRecord, Record, RecordKind};
 pub use time::{Millis, Stamp};

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use aggregator::{CountStore, StoreError};
 use ingest::{EventLog, LogError};
+use schemas::LogId;
 use thiserror::Error;
 
 use crate::config::Settings;
@@ -95,6 +96,18 @@ pub(crate) enum BackendError {
     Broken(String),
 }
 
+impl BackendError {
+    /// Whether the same may work later, without anybody changing a setting.
+    pub(crate) const fn may_pass(&self) -> bool {
+        match self {
+            #[cfg(any(feature = "kafka", feature = "cassandra"))]
+            Self::Unreachable { .. } => true,
+            Self::Store(error) => matches!(error, StoreError::Unavailable(_)),
+            _ => false,
+        }
+    }
+}
+
 impl Place {
     /// Where the settings say that log and store are.
     ///
@@ -158,6 +171,14 @@ pub(crate) async fn open_cluster(settings: &Settings, needs: Needs) -> Result<Ba
     let dead_letters = if needs.dead_letters { Some(kafka::open(settings, &rejected_topic(settings)).await?) } else { None };
     let store = if needs.store { Some(cassandra::open(settings, log.id()).await?) } else { None };
     Ok(Backends { log, dead_letters, store, to_trim: None })
+}
+
+/// Connects to the keyspace of a log for its keys alone.
+///
+/// # Errors
+/// If it cannot be reached, or is not as `tallymark migrate` leaves it.
+pub(crate) async fn open_keys(settings: &Settings, log_id: LogId) -> Result<Arc<dyn CountStore>, BackendError> {
+    cassandra::open(settings, log_id).await
 }
 
 /// Makes the topics and then the tables, as far as they are not there, and tells what was done: `tell` gets a line each.

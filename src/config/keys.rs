@@ -46,8 +46,22 @@ pub(crate) const KEYS: &[Key] = &[
         name: "insecure",
         default: "false",
         allowed: "true or false",
-        meaning: "allow `listen` beyond this machine although nothing asks for a key yet: anyone who can connect can write and read counts",
+        meaning: "allow `listen` beyond this machine although there is no key yet: until there is one, anyone who can connect can write and read counts",
         set: |s, text| put(&mut s.insecure, value::switch(text)),
+    },
+    Key {
+        name: "tls_cert",
+        default: "",
+        allowed: "the path of a file, or nothing",
+        meaning: "this server's certificate and those between it and the authority (PEM); with it HTTP is served encrypted alone. A change of the file is noticed",
+        set: |s, text| put(&mut s.tls_cert, cluster::path(text)),
+    },
+    Key {
+        name: "tls_key",
+        default: "",
+        allowed: "the path of a file, or nothing",
+        meaning: "the private key (PEM) of that certificate",
+        set: |s, text| put(&mut s.tls_key, cluster::path(text)),
     },
     Key {
         name: "sources",

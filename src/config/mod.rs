@@ -32,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) data: PathBuf,
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) insecure: bool,
+    pub(crate) tls_cert: Option<PathBuf>,
+    pub(crate) tls_key: Option<PathBuf>,
     pub(crate) fold: FoldSettings,
     pub(crate) kafka: KafkaSettings,
     pub(crate) cassandra: CassandraSettings,
@@ -143,6 +145,11 @@ fn conflict(s: &Settings) -> Option<(&'static str, String)> {
             return Some((name, format!("0 (keep) or a duration longer than `max_lateness`, which is {lateness_s}s")));
         }
     }
+    match (&s.tls_cert, &s.tls_key) {
+        (Some(_), None) => return Some(("tls_cert", "only together with `tls_key`".to_owned())),
+        (None, Some(_)) => return Some(("tls_key", "only together with `tls_cert`".to_owned())),
+        _ => {}
+    }
     if let Some((key, needs)) = s.cassandra.incomplete() {
         return Some((key, format!("only together with `{needs}`")));
     }
@@ -202,6 +209,8 @@ mod tests {
             ([("max_lateness", "7d"), ("minute_ttl", "7d")], "which is 604800s"),
             ([("max_lateness", "7d"), ("hour_ttl", "1d")], "hour_ttl"),
             ([("max_body", "32MiB"), ("max_inflight", "16MiB")], "which is 33554432 bytes"),
+            ([("tls_cert", "c"), ("tls_key", "")], "`tls_key`"),
+            ([("tls_cert", ""), ("tls_key", "k")], "`tls_cert`"),
             ([("cassandra_user", "u"), ("cassandra_nodes", "a:1")], "`cassandra_password_file`"),
             ([("cassandra_certificate_file", "c"), ("cassandra_key_file", "k")], "`cassandra_ca_file`"),
         ] {

@@ -10,8 +10,8 @@ use super::{ConfigError, KEYS, Key, Loaded, Origin, cluster, refused, resolve};
 
 /// The variable that names the TOML file.
 const CONFIG_VARIABLE: &str = "TALLYMARK_CONFIG";
-/// The variable that tells `import`, `tap` and `status` where the server is; no setting of the server itself.
-const URL_VARIABLE: &str = "TALLYMARK_URL";
+/// The variables that tell commands where the server is, and who they are to it; no settings of the server itself.
+const CLIENT_VARIABLES: [&str; 3] = ["TALLYMARK_URL", "TALLYMARK_KEY", "TALLYMARK_CA"];
 const PREFIX: &str = "TALLYMARK_";
 
 /// What was given on the command line: the file and some of the keys.
@@ -19,6 +19,13 @@ const PREFIX: &str = "TALLYMARK_";
 pub(crate) struct Given {
     config: Option<PathBuf>,
     flags: BTreeMap<&'static str, String>,
+}
+
+impl Given {
+    /// Whether no setting was given as a flag.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.config.is_none() && self.flags.is_empty()
+    }
 }
 
 impl Args for Given {
@@ -70,7 +77,7 @@ pub(crate) fn load(given: &Given, environment: impl IntoIterator<Item = (OsStrin
     let mut variables: BTreeMap<String, String> = environment
         .into_iter()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
-        .filter(|(name, _)| name.starts_with(PREFIX) && name != URL_VARIABLE && !is_service_link(name))
+        .filter(|(name, _)| name.starts_with(PREFIX) && !CLIENT_VARIABLES.contains(&name.as_str()) && !is_service_link(name))
         .collect();
     let file = given.config.clone().or(variables.remove(CONFIG_VARIABLE).map(PathBuf::from));
     let from_file = file.as_deref().map(read_file).transpose()?.unwrap_or_default();

@@ -1,18 +1,26 @@
 //! What stands before every route: names each request, bounds its head, tells of it in the log, and turns a panic into an answer.
 //!
 //! ```text
-//! request ──> request id, trace id ──> head too long? ──> routes (a panic is a 500) ──> request id into the answer ──> one line in the log
+//! request ──> request id, trace id ──> head too long? ──> cors (events) ──> key ──> routes (a panic is a 500) ──> request id into the answer ──> one line in the log
 //! ```
 //!
 //! | module | holds |
 //! |---|---|
+//! | `keys` | who may pass: each request shows a key with the scope that it needs |
+//! | `access` | which scope a route needs. Pure |
+//! | `presented` | the key that a request shows. Pure |
+//! | `cors` | which pages browsers let send events |
 //! | `request_id` | the name of a request, its client's or one made here |
 //! | `trace` | the W3C trace that a request belongs to |
 //!
 //! The line says method, path without its query (which may hold what nobody else should read), route, status, milliseconds until the
-//! answer's head, its bytes if they are known, client. It is at `debug`, with `access_log` at `info`, and at `warn` when the service
+//! answer's head, its bytes if they are known, client, the id of the key. It is at `debug`, with `access_log` at `info`, and at `warn` when the service
 //! failed and said not when to come back. The line, and whatever else is said while the request is worked on, bears its request id and trace id.
 
+mod access;
+mod cors;
+mod keys;
+mod presented;
 mod request_id;
 mod trace;
 
@@ -26,9 +34,11 @@ use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use ingest::Problem;
+use ingest::{CallerKey, Problem};
 use tracing::{Instrument, Level, Span};
 
+pub(crate) use cors::cors;
+pub(crate) use keys::admit;
 use request_id::RequestId;
 use trace::trace_id;
 
@@ -136,8 +146,9 @@ impl Asked {
                 let route = self.route.as_ref().map_or("", MatchedPath::as_str);
                 let path = self.uri.as_ref().map_or("", |uri| shown_path(uri));
                 let client = self.client.map(|client| client.ip());
+                let key = response.extensions().get::<CallerKey>().map(|caller| &*caller.id);
                 let (status, bytes) = (response.status().as_u16(), response.body().size_hint().exact());
-                tracing::event!(target: "access", $level, method = %self.method, path, route, status, ms, bytes, client = client.map(tracing::field::display), "answered")
+                tracing::event!(target: "access", $level, method = %self.method, path, route, status, ms, bytes, client = client.map(tracing::field::display), key, "answered")
             }};
         }
         match level(response, at_info) {

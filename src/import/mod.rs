@@ -39,7 +39,7 @@ use clap::Args;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
-use crate::client::{ClientError, Server};
+use crate::client::{ClientError, Identity, Server};
 use batch::BatchSize;
 use file::ContentFile;
 use mapping::Mapping;
@@ -67,6 +67,8 @@ pub(crate) struct ImportArgs {
     /// The server.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", env = "TALLYMARK_URL")]
     to: String,
+    #[command(flatten)]
+    identity: Identity,
     /// Which column holds which field: field=column,field=column. A column with a field's own name needs no mention.
     #[arg(long, value_name = "FIELD=COLUMN,...", default_value = "")]
     map: String,
@@ -153,7 +155,7 @@ pub(crate) async fn import(args: ImportArgs) -> Result<ExitCode, ImportError> {
     if args.dry_run {
         return dry_run(&args, &mapping).map(|()| ExitCode::SUCCESS);
     }
-    let server = Server::at(&args.to)?;
+    let server = Server::at(&args.to, &args.identity)?;
     let stop = stop_on_ctrl_c();
     for path in &args.files {
         if !Import::new(&args, &mapping, &server, path, stop.clone())?.run().await? {

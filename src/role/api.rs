@@ -7,8 +7,8 @@ use super::{Role, health};
 /// The document.
 pub(super) fn document(role: Role) -> OpenApi {
     let collects = role.collects().then(ingest::collect::openapi);
-    let answers = role.answers().then(query::openapi);
-    query::docs::document(collects.into_iter().chain(answers).chain([health::openapi()]))
+    let answers = role.answers().then(|| [query::openapi(), crate::keys::openapi()]);
+    query::docs::document(collects.into_iter().chain(answers.into_iter().flatten()).chain([health::openapi()]))
 }
 
 #[cfg(test)]

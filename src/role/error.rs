@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::backends::BackendError;
 use crate::config::ConfigError;
+use crate::tls::TlsError;
 
 /// Why the process does not run (any longer).
 #[derive(Debug, Error)]
@@ -20,10 +21,12 @@ pub(crate) enum RoleError {
     )]
     Alone { role: &'static str, keys: &'static str, flags: &'static str },
     #[error(
-        "listen = {listen} is reachable from other machines, and nothing asks for a key yet: anyone who can connect could write \
-         and read counts.\nListen on 127.0.0.1, or behind a proxy that asks; or say --insecure if the network keeps others out."
+        "listen = {listen} is reachable from other machines, and there is no key yet: anyone who can connect could write and read counts.\n\
+         {way_out}\nOr listen on 127.0.0.1, or say --insecure if the network keeps others out."
     )]
-    Exposed { listen: SocketAddr },
+    Exposed { listen: SocketAddr, way_out: &'static str },
+    #[error("{0}")]
+    Tls(#[from] TlsError),
     #[error("cannot listen on {listen}: {error}.\n{way_out}")]
     Listen { listen: SocketAddr, error: std::io::Error, way_out: &'static str },
     #[error("{0}")]

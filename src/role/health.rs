@@ -32,6 +32,7 @@ use utoipa_axum::routes;
 
 use super::Role;
 use super::probe::{Word, Words};
+use crate::keys::{Keys, Known};
 
 /// What tells whether the process is well.
 pub(super) struct Health {
@@ -41,6 +42,7 @@ pub(super) struct Health {
     pub(super) log: Arc<dyn EventLog>,
     pub(super) dead_letters: Option<Arc<dyn EventLog>>,
     pub(super) store: Option<Arc<dyn CountStore>>,
+    pub(super) keys: Keys,
     /// Raised when the process begins to stop.
     pub(super) stopping: Arc<AtomicBool>,
     pub(super) registry: Registry,
@@ -61,7 +63,11 @@ impl Health {
             SourceState::Owned(_) => None,
             SourceState::Stopped(error) => Some(format!("source {source} has stopped: {error}")),
         });
-        stopping.into_iter().chain(self.failures()).chain(log_word).chain(store_word).chain(sources).collect()
+        let keys = match self.keys.known() {
+            Known::Nothing(why) => Some(format!("which keys there are is not known yet: {why}")),
+            Known::Ring(_) => None,
+        };
+        stopping.into_iter().chain(self.failures()).chain(keys).chain(log_word).chain(store_word).chain(sources).collect()
     }
 
     /// What will not mend without a restart.

@@ -39,7 +39,9 @@ use schemas::{NewRecord, Source};
 
 use crate::backends::{Backends, Needs, Place, open_cluster, open_embedded};
 use crate::config::{Given, Settings, load};
+use crate::keys::{Keys, Opening};
 use crate::serve::{Bounds, serve};
+use crate::tls::{Tls, TlsFiles};
 pub(crate) use error::RoleError;
 use parts::Parts;
 
@@ -113,6 +115,7 @@ pub(crate) async fn run(role: Role, given: Given) -> Result<ExitCode, RoleError>
     let place = role.place(&settings)?;
     let bounds = bounds(&settings);
     let listener = listen::listen(&settings).await?;
+    let tls = tls(&settings)?;
     let backends = match place {
         Place::Embedded => open_embedded(&settings)?,
         Place::Cluster => open_cluster(&settings, role.needs()).await?,
@@ -120,14 +123,18 @@ pub(crate) async fn run(role: Role, given: Given) -> Result<ExitCode, RoleError>
     if place == Place::Cluster && !role.answers_only() {
         prove_writable(role, &*backends.log, &settings).await?;
     }
+    let opening = opening(&backends, &settings);
+    let keys_can_be = !matches!(opening, Opening::Nowhere);
+    let (keys, watch) = Keys::start(opening, listen::is_closed(&settings)).await?;
+    listen::check_closed(&settings, &keys, keys_can_be)?;
     let trimming = trim(&backends, settings.retention_ms);
-    let parts = Parts::start(role, backends, &settings)?;
+    let parts = Parts::start(role, backends, keys.clone(), &settings)?;
     if let Err(error) = parts.settled().await {
         parts.close(Duration::ZERO).await;
         return Err(error);
     }
     let signal = listen::stop_signal()?;
-    listen::greet(role, listener.local_addr()?, &settings, place == Place::Embedded);
+    listen::greet(role, listener.local_addr()?, &settings, place == Place::Embedded, !keys.are_none());
     let (app, probes) = parts.router();
     let (why, stopped) = tokio::sync::oneshot::channel();
     let (failures, wind_down) = (parts.failures(), parts.wind_down(settings.stop_delay));
@@ -140,8 +147,8 @@ pub(crate) async fn run(role: Role, given: Given) -> Result<ExitCode, RoleError>
         // The receiver waits for the server, which waits for this.
         let _ = why.send(reason);
     };
-    serve(listener, app, bounds, stop).await;
-    drop(probes);
+    serve(listener, app, bounds, tls, stop).await;
+    drop((probes, watch, keys));
     if let Some(trimming) = trimming {
         trimming.abort();
     }
@@ -154,6 +161,20 @@ pub(crate) async fn run(role: Role, given: Given) -> Result<ExitCode, RoleError>
         Ok(Err(error)) => Err(error),
         Err(_) => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// Where this process finds keys: in its store, or, if it only takes events in, in the one that the settings name.
+fn opening(backends: &Backends, settings: &Settings) -> Opening {
+    match &backends.store {
+        Some(store) => Opening::Store(Arc::clone(store)),
+        None if settings.cassandra.nodes.is_empty() => Opening::Nowhere,
+        None => Opening::Keyspace(Box::new(settings.clone()), backends.log.id()),
+    }
+}
+
+fn tls(settings: &Settings) -> Result<Option<Tls>, RoleError> {
+    let files = settings.tls_cert.clone().zip(settings.tls_key.clone());
+    Ok(files.map(|(certificate, key)| Tls::start(TlsFiles { certificate, key })).transpose()?)
 }
 
 fn bounds(settings: &Settings) -> Bounds {

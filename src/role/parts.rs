@@ -24,7 +24,8 @@ use super::probe::Probes;
 use super::{Role, RoleError, api};
 use crate::backends::Backends;
 use crate::config::Settings;
-use crate::guard::{AccessLog, guard};
+use crate::guard::{AccessLog, admit, cors, guard};
+use crate::keys::{self, Keys};
 
 /// How often the states of sources are looked at, to notice that all have stopped.
 const LOOK: Duration = Duration::from_millis(500);
@@ -41,6 +42,7 @@ pub(super) struct Parts {
     queries: Option<Arc<QueryService>>,
     stopping: Arc<AtomicBool>,
     access_log: AccessLog,
+    keys: Keys,
 }
 
 impl Parts {
@@ -48,7 +50,7 @@ impl Parts {
     ///
     /// # Errors
     /// If the log has no group to join, or a thread cannot be started.
-    pub(super) fn start(role: Role, backends: Backends, settings: &Settings) -> Result<Self, RoleError> {
+    pub(super) fn start(role: Role, backends: Backends, keys: Keys, settings: &Settings) -> Result<Self, RoleError> {
         let workers = match (&backends.dead_letters, &backends.store) {
             (Some(dead_letters), Some(store)) if role.folds() => {
                 let on = aggregator::Backends {
@@ -69,7 +71,7 @@ impl Parts {
             Arc::new(QueryService::new(store, log, settings.fold.clone(), query_limits(settings)))
         });
         let access_log = AccessLog(settings.access_log);
-        Ok(Self { role, backends, workers, collector, queries, stopping: Arc::default(), access_log })
+        Ok(Self { role, backends, workers, collector, queries, stopping: Arc::default(), access_log, keys })
     }
 
     /// Waits until every source of an embedded log has begun (it may still recover). On Kafka sources come and go: nothing is waited for.
@@ -127,13 +129,15 @@ impl Parts {
         }
         let prefixed = registry.sub_registry_with_prefix("tallymark");
         let mut routes = Router::new();
+        let mut events = Router::new();
+        let admitted = || from_fn_with_state(self.keys.clone(), admit);
         if let Some(collector) = &self.collector {
             collector.metrics().register(prefixed);
-            routes = routes.merge(collect::router(Arc::clone(collector)));
+            events = collect::router(Arc::clone(collector)).layer(admitted()).layer(cors(self.keys.clone()));
         }
         if let Some(queries) = &self.queries {
             queries.metrics().register(prefixed);
-            routes = routes.merge(query::router(Arc::clone(queries)));
+            routes = routes.merge(query::router(Arc::clone(queries))).merge(keys::router(self.keys.clone()));
         }
         let health = Health {
             role: self.role,
@@ -142,11 +146,13 @@ impl Parts {
             log: Arc::clone(&self.backends.log),
             dead_letters: self.backends.dead_letters.clone(),
             store: self.backends.store.clone(),
+            keys: self.keys.clone(),
             stopping: Arc::clone(&self.stopping),
             registry,
         };
         let documented = query::docs::router(&api::document(self.role));
         let routes = routes.merge(health::router(Arc::new(health))).merge(documented).fallback(query::not_found);
+        let routes = routes.layer(admitted()).merge(events);
         (routes.layer(from_fn_with_state(self.access_log, guard)), probes)
     }
 

@@ -201,7 +201,7 @@ pub(crate) fn launch(mut command: Command) -> (Child, String) {
     let mut lines = BufReader::new(child.stdout.take().unwrap());
     let mut first = String::new();
     lines.read_line(&mut first).unwrap();
-    let address = first.split_once("http://").and_then(|(_, rest)| rest.split_once(',')).map(|(address, _)| address.to_owned());
+    let address = first.split_once("://").and_then(|(_, rest)| rest.split_once(',')).map(|(address, _)| address.to_owned());
     // Reads the rest, so that the pipe never fills.
     std::thread::spawn(move || lines.read_to_end(&mut Vec::new()));
     match address {

@@ -15,6 +15,7 @@
 //! | `statements` | the prepared statements |
 //! | `cells` | writing and reading cells, a partition at a time |
 //! | `by_bucket` | hour and day cells once more, by bucket |
+//! | `keys` | who may do what |
 //! | `touched` | which days have changed after they were closed |
 //! | `row`, `checkpoint`, `notes` | rows as bound values and back |
 //! | `ttl` | how long a row lives. Pure |
@@ -30,6 +31,7 @@ mod checkpoint;
 mod error;
 mod fill;
 mod gate;
+mod keys;
 mod limit;
 mod meta;
 mod migrate;
@@ -46,7 +48,7 @@ mod ttl;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use schemas::{CellKey, Checkpoint, FoldSettings, LogId, Source, StoredRow};
+use schemas::{CellKey, Checkpoint, FoldSettings, KeyRecord, LogId, Source, StoredRow};
 use scylla::client::session::Session;
 
 pub use migrate::migrate;
@@ -162,6 +164,14 @@ impl CountStore for CassandraStore {
 
     fn write_import(&self, content: String, progress: ImportProgress) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move { self.0.write_import(&content, &progress).await })
+    }
+
+    fn read_keys(&self) -> BoxFuture<'_, Result<Vec<KeyRecord>, StoreError>> {
+        Box::pin(self.0.read_keys())
+    }
+
+    fn write_key(&self, key: KeyRecord) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move { self.0.write_key(&key).await })
     }
 
     fn log_id(&self) -> LogId {

@@ -9,7 +9,7 @@
 //! Compression is the servers' default, LZ4: a day of minutes is one or two of its chunks.
 
 /// The newest schema that this program knows.
-pub(super) const VERSION: i32 = 2;
+pub(super) const VERSION: i32 = 3;
 /// The first that keeps hour and day cells by bucket too.
 pub(super) const BY_BUCKET: i32 = 2;
 
@@ -60,6 +60,7 @@ pub(super) fn step(to: i32, keyspace: &str, flavour: &Flavour) -> Vec<String> {
     match to {
         1 => tables(keyspace, flavour),
         2 => lists_and_announcements(keyspace, flavour),
+        3 => keys(keyspace),
         _ => Vec::new(),
     }
 }
@@ -131,6 +132,15 @@ fn lists_and_announcements(keyspace: &str, flavour: &Flavour) -> Vec<String> {
              ) WITH comment = 'a field counts if its WRITETIME is that of updated_at (Unix ms)'"
         ),
     ]
+}
+
+fn keys(keyspace: &str) -> Vec<String> {
+    vec![format!(
+        "CREATE TABLE IF NOT EXISTS {keyspace}.keys (
+            log text, id text, name text, hash text, scopes frozen<list<text>>, public boolean, origins frozen<list<text>>,
+            events_per_second bigint, created_at bigint, expires_at bigint, revoked_at bigint, PRIMARY KEY ((log), id)
+         ) WITH comment = 'who may do what; hash is the SHA-256 of the secret, times are Unix ms'"
+    )]
 }
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ pub(super) struct Statements {
     pub(super) write_space: PreparedStatement,
     pub(super) read_import: PreparedStatement,
     pub(super) write_import: PreparedStatement,
+    pub(super) read_keys: PreparedStatement,
+    pub(super) write_key: PreparedStatement,
 }
 
 impl Statements {
@@ -101,6 +103,16 @@ impl Statements {
             read_import: prepare(format!("SELECT file, mapping, events, ends, complete FROM {keyspace}.imports WHERE content = ?")).await?,
             write_import: prepare(format!(
                 "INSERT INTO {keyspace}.imports (content, file, mapping, events, ends, complete) VALUES (?, ?, ?, ?, ?, ?)"
+            ))
+            .await?,
+            read_keys: prepare(format!(
+                "SELECT id, name, hash, scopes, public, origins, events_per_second, created_at, expires_at, revoked_at \
+                 FROM {keyspace}.keys WHERE log = ?"
+            ))
+            .await?,
+            write_key: prepare(format!(
+                "INSERT INTO {keyspace}.keys (log, id, name, hash, scopes, public, origins, events_per_second, created_at, expires_at, \
+                 revoked_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             ))
             .await?,
         })

@@ -10,6 +10,7 @@
 //! | `table` | reading rows, and which of two stays: the higher stamp |
 //! | `write` | writing rows, in batches |
 //! | `by_bucket` | hour and day cells once more, those of one bucket side by side |
+//! | `keys` | who may do what |
 //! | `touched` | which days have changed after they were closed |
 //! | `highest` | the highest stamp of each source: what is above it is written without a look |
 //! | `journal` | noticing that the write-ahead journal has lost batches that were acknowledged |
@@ -24,6 +25,7 @@ mod expiry;
 mod failure;
 mod highest;
 mod journal;
+mod keys;
 pub mod open;
 mod table;
 mod touched;
@@ -33,7 +35,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 
 use futures_util::future::BoxFuture;
-use schemas::{CellKey, Checkpoint, LogId, Source, StoredRow};
+use schemas::{CellKey, Checkpoint, KeyRecord, LogId, Source, StoredRow};
 use tokio::runtime::Handle;
 
 use open::Inner;
@@ -194,6 +196,14 @@ impl CountStore for EmbeddedStore {
 
     fn write_import(&self, content: String, progress: ImportProgress) -> BoxFuture<'_, Result<(), StoreError>> {
         self.blocking(move |store| store.write_note(&store.imports, "import", &content, &progress))
+    }
+
+    fn read_keys(&self) -> BoxFuture<'_, Result<Vec<KeyRecord>, StoreError>> {
+        self.blocking(Inner::read_keys)
+    }
+
+    fn write_key(&self, key: KeyRecord) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.blocking(move |store| store.write_key(key))
     }
 
     fn log_id(&self) -> LogId {

@@ -61,6 +61,7 @@ pub(super) struct Inner {
     pub(super) videos: Keyspace,
     pub(super) spaces: Keyspace,
     pub(super) imports: Keyspace,
+    pub(super) keys: Keyspace,
     pub(super) dir: PathBuf,
     pub(super) log_id: LogId,
     pub(super) failure: Failure,
@@ -117,6 +118,7 @@ impl Inner {
             videos: keyspace("videos")?,
             spaces: keyspace("spaces")?,
             imports: keyspace("imports")?,
+            keys: keyspace("keys")?,
             meta,
             dir: dir.clone(),
             log_id: log_id.clone(),
@@ -170,7 +172,7 @@ fn create(options: &StoreOptions, path: &Path) -> Result<(), StoreError> {
     let db = database(options, &aside, &Expiry::default())?;
     let made = (|| {
         let meta = keyspace(options, &db, "meta")?;
-        for name in ["views_by_minute", "views_rollup", "views_by_bucket", "checkpoints", "videos", "spaces", "imports"] {
+        for name in ["views_by_minute", "views_rollup", "views_by_bucket", "checkpoints", "videos", "spaces", "imports", "keys"] {
             keyspace(options, &db, name)?;
         }
         let mut batch = db.batch().durability(Some(PersistMode::SyncAll));

@@ -137,8 +137,7 @@ impl Inner {
         if !is_name(name) {
             return Err(StoreError::Unavailable(format!("a {kind} needs a name of 1 to {NAME_BYTES} bytes")));
         }
-        let mut bytes = vec![NOTE_FORMAT];
-        serde_json::to_writer(&mut bytes, note).map_err(|error| StoreError::Unavailable(format!("{kind} {name}: {error}")))?;
+        let bytes = encode_note(note, &format_args!("{kind} {name}"))?;
         let mut writer = self.writer()?;
         self.commit(&mut writer, [(notes, name.into(), bytes.into())], &[])
     }
@@ -162,8 +161,8 @@ impl Inner {
 
     pub(super) fn compact(&self) -> Result<(), StoreError> {
         self.failure.check()?;
-        let Self { meta, views_by_minute, views_rollup, views_by_bucket, checkpoints, videos, spaces, imports, .. } = self;
-        let tables = [meta, views_by_minute, views_rollup, views_by_bucket, checkpoints, videos, spaces, imports];
+        let Self { meta, views_by_minute, views_rollup, views_by_bucket, checkpoints, videos, spaces, imports, keys, .. } = self;
+        let tables = [meta, views_by_minute, views_rollup, views_by_bucket, checkpoints, videos, spaces, imports, keys];
         tables
             .into_iter()
             .try_for_each(|table| {
@@ -183,7 +182,13 @@ const fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= NAME_BYTES
 }
 
-fn decode_note<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, StoreError> {
+pub(super) fn encode_note<T: Serialize>(note: &T, what: &dyn Display) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = vec![NOTE_FORMAT];
+    serde_json::to_writer(&mut bytes, note).map_err(|error| StoreError::Unavailable(format!("{what}: {error}")))?;
+    Ok(bytes)
+}
+
+pub(super) fn decode_note<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, StoreError> {
     match bytes.split_first() {
         Some((&NOTE_FORMAT, json)) => serde_json::from_slice(json).map_err(|error| damaged(&what, &error)),
         Some((format, _)) => Err(damaged(&what, &format!("format {format} is not known; was it written by a newer tallymark?"))),

@@ -40,7 +40,7 @@ struct ProblemBody {
 }
 
 /// The kinds that any operation can answer with.
-pub const ANY: &[&str] = &["target-too-long", "headers-too-long", "internal", "unavailable"];
+pub const ANY: &[&str] = &["key-needed", "scope-lacking", "target-too-long", "headers-too-long", "internal", "unavailable"];
 
 /// Names a set of kinds for `responses(...)`.
 #[macro_export]

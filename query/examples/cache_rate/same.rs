@@ -6,7 +6,7 @@ use aggregator::{
     BucketPage, BucketRow, CountStore, EmbeddedStore, ImportProgress, Slice, SliceRow, SpaceInfo, StoreError, Touched, VideoInfo,
 };
 use futures_util::future::BoxFuture;
-use schemas::{CellKey, Checkpoint, Dimension, Entity, LogId, Source, StoredRow};
+use schemas::{CellKey, Checkpoint, Dimension, Entity, KeyRecord, LogId, Source, StoredRow};
 
 pub(crate) struct Same(pub(crate) EmbeddedStore);
 
@@ -57,6 +57,12 @@ impl CountStore for Same {
     }
     fn write_import(&self, content: String, progress: ImportProgress) -> BoxFuture<'_, Result<(), StoreError>> {
         self.0.write_import(content, progress)
+    }
+    fn read_keys(&self) -> BoxFuture<'_, Result<Vec<KeyRecord>, StoreError>> {
+        self.0.read_keys()
+    }
+    fn write_key(&self, key: KeyRecord) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.0.write_key(key)
     }
     fn failure(&self) -> Option<String> {
         CountStore::failure(&self.0)

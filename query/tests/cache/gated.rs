@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use aggregator::{BucketPage, BucketRow, CountStore, ImportProgress, Slice, SliceRow, SpaceInfo, StoreError, Touched, VideoInfo};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use schemas::{CellKey, Checkpoint, LogId, Source, StoredRow};
+use schemas::{CellKey, Checkpoint, KeyRecord, LogId, Source, StoredRow};
 use tokio::sync::watch;
 
 /// What becomes of a read.
@@ -134,6 +134,12 @@ impl CountStore for Gated {
     }
     fn write_import(&self, content: String, progress: ImportProgress) -> BoxFuture<'_, Result<(), StoreError>> {
         self.store.write_import(content, progress)
+    }
+    fn read_keys(&self) -> BoxFuture<'_, Result<Vec<KeyRecord>, StoreError>> {
+        self.store.read_keys()
+    }
+    fn write_key(&self, key: KeyRecord) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.write_key(key)
     }
     fn failure(&self) -> Option<String> {
         self.store.failure()
