@@ -282,7 +282,7 @@ def each_role_is_deployed_spread_guarded_and_scaled():
             yield f"{role}: there is no service for it"
 
 
-def the_network_keeps_others_out_because_nothing_asks_for_keys():
+def the_network_keeps_others_out_while_there_is_no_key():
     denies = [p for p in find("NetworkPolicy") if p["spec"]["podSelector"] == {} and set(p["spec"]["policyTypes"]) == {"Ingress", "Egress"} and not p["spec"].get("ingress")]
     if kubernetes_settings().get("insecure") and not denies:
         yield "insecure = true, and no policy that shuts everyone out first"
@@ -313,7 +313,7 @@ def main():
         the_image_runs_without_rights,
         pods_have_no_rights_and_stop_in_peace,
         each_role_is_deployed_spread_guarded_and_scaled,
-        the_network_keeps_others_out_because_nothing_asks_for_keys,
+        the_network_keeps_others_out_while_there_is_no_key,
         kustomization_names_every_manifest,
     ]
     wrong = False

@@ -67,31 +67,49 @@ impl Tls {
     }
 }
 
-async fn follow(files: TlsFiles, mut seen: Pem, sender: watch::Sender<Arc<ServerConfig>>) {
-    let mut said = None;
+async fn follow(files: TlsFiles, seen: Pem, sender: watch::Sender<Arc<ServerConfig>>) {
+    let mut follower = Follower { files: files.clone(), seen, said: None };
     loop {
         sleep(EVERY).await;
         let asked = files.clone();
         let Ok(read) = tokio::task::spawn_blocking(move || Pem::read(&asked)).await else { continue };
+        if let Some(config) = follower.look(read) {
+            sender.send_replace(config);
+        }
+    }
+}
+
+/// Decides what becomes of what is read.
+struct Follower {
+    files: TlsFiles,
+    seen: Pem,
+    said: Option<TlsError>,
+}
+
+impl Follower {
+    /// What new connections are to be encrypted with, if that changes.
+    fn look(&mut self, read: Result<Pem, TlsError>) -> Option<Arc<ServerConfig>> {
         let config = match read {
-            Ok(pem) if pem == seen => continue,
+            Ok(pem) if pem == self.seen => return None,
             Ok(pem) => {
-                let config = pem.config(&files);
-                seen = pem;
+                let config = pem.config(&self.files);
+                self.seen = pem;
                 config
             }
             Err(error) => Err(error),
         };
         match config {
             Ok(config) => {
-                sender.send_replace(config);
-                said = None;
-                tracing::info!(certificate = %files.certificate.display(), "the certificate was replaced; new connections use it");
+                self.said = None;
+                tracing::info!(certificate = %self.files.certificate.display(), "the certificate was replaced; new connections use it");
+                Some(config)
             }
-            Err(error) if said.as_ref() == Some(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "the new certificate cannot be used; the one before stays");
-                said = Some(error);
+                if self.said.as_ref() != Some(&error) {
+                    tracing::warn!(%error, "the new certificate cannot be used; the one before stays");
+                    self.said = Some(error);
+                }
+                None
             }
         }
     }
@@ -172,21 +190,22 @@ mod tests {
         assert!(Pem::read(&files).map(drop).unwrap_err().to_string().contains("key.pem"));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_new_certificate_is_taken_and_a_broken_one_leaves_the_old() {
+    #[test]
+    fn a_new_certificate_is_taken_and_a_broken_one_leaves_the_old() {
         let dir = tempfile::tempdir().unwrap();
         let files = files(dir.path());
-        let (certificate, key) = made();
-        write(&files, &certificate, &key);
-        let mut tls = Tls::start(files.clone()).unwrap();
-        let first = Arc::clone(&tls.current.borrow_and_update());
-        // Half replaced, as a reader may find it.
-        let (next_certificate, next_key) = made();
-        write(&files, &next_certificate, &key);
-        sleep(EVERY * 3).await;
-        assert!(Arc::ptr_eq(&first, &tls.current.borrow()));
-        write(&files, &next_certificate, &next_key);
-        tls.current.changed().await.unwrap();
-        assert!(!Arc::ptr_eq(&first, &tls.current.borrow()));
+        let ((first, first_key), (second, second_key)) = (made(), made());
+        write(&files, &first, &first_key);
+        let mut follower = Follower { seen: Pem::read(&files).unwrap(), files: files.clone(), said: None };
+        let mut look = |certificate: &str, key: &str| {
+            write(&files, certificate, key);
+            let taken = follower.look(Pem::read(&files)).is_some();
+            (taken, follower.said.is_some())
+        };
+        assert_eq!(look(&first, &first_key), (false, false), "nothing has changed");
+        assert_eq!(look(&second, &first_key), (false, true), "half replaced, as a reader may find it");
+        assert_eq!(look(&second, &second_key), (true, false));
+        assert_eq!(look("", ""), (false, true));
+        assert_eq!(look(&second, &second_key), (true, false), "what it was before");
     }
 }

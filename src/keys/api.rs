@@ -107,23 +107,42 @@ pub(super) struct KeyRequest {
     /// What it is for. At most 128 bytes.
     #[schema(min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
     pub(super) name: String,
-    /// Some of `write`, `import`, `read`, `admin`. The first key of all needs `admin`.
+    /// What it may be used for. The first key of all needs `admin`, and a public one has `write` alone.
+    #[schema(min_items = 1, value_type = Vec<ScopeName>)]
     pub(super) scopes: Vec<String>,
     /// Whether it may be seen by everybody, as in a web page; then its only scope is `write`.
     #[serde(default)]
     pub(super) public: bool,
     /// The pages from which browsers may use it, at most 100, each as browsers write it: `https://www.example.com`. `*` is every page.
     #[serde(default)]
+    #[schema(max_items = 100, value_type = Vec<OriginText>)]
     pub(super) origins: Vec<String>,
     /// How many events it may send each second; without it the limit of the settings holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 4_294_967_295u64)]
     pub(super) events_per_second: Option<u32>,
     /// From when on it is refused, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     pub(super) expires_at: Option<String>,
 }
+
+/// What a key may be used for.
+#[derive(ToSchema)]
+#[schema(as = Scope, rename_all = "lowercase")]
+#[expect(dead_code, reason = "the shape is only described here")]
+enum ScopeName {
+    Write,
+    Import,
+    Read,
+    Admin,
+}
+
+/// A page's origin as browsers write it, or `*`.
+#[derive(ToSchema)]
+#[schema(as = Origin, pattern = r"^(\*|https?://[a-z0-9]+(\.[a-z0-9]+)*(:[1-9][0-9]{0,3})?)$", max_length = 300)]
+#[expect(dead_code, reason = "the shape is only described here")]
+struct OriginText(String);
 
 impl KeyRequest {
     /// What it asks for.

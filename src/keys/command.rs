@@ -13,7 +13,7 @@ use crate::backends::{BackendError, Needs, Place, open_cluster, open_embedded};
 use crate::client::{ClientError, Identity, Server};
 use crate::config::{ConfigError, Given, duration_ms, load};
 
-/// What is done with keys.
+// No doc comment here: it would stand in the help in place of what `main` says.
 #[derive(Subcommand)]
 #[command(after_help = "\
 The first key:

@@ -22,7 +22,8 @@ mod ring;
 mod watch;
 
 pub(crate) use api::{openapi, router};
-pub(crate) use book::{Book, KeysError};
 pub(crate) use command::{KeysCommand, keys};
 pub(crate) use ring::{Ring, Unknown};
 pub(crate) use watch::{Keys, Known, Opening};
+
+use book::{Book, KeysError};

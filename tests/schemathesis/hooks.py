@@ -65,7 +65,16 @@ def id_of_an_entity(problem):
     return problem.get("member", "").endswith("].id") and ("the site has no id but" in detail or "it is missing" in detail)
 
 
+def key_that_cannot_be(problem):
+    # A public key only sends events, no key expires before it begins, and browsers leave default ports out.
+    detail = problem.get("detail", "")
+    return problem.get("member") in ("scopes", "origins", "expires_at") and any(
+        words in detail for words in ("its only scope is write", "expires at or before now", "that browsers do not write", "is no time such as")
+    )
+
+
 CANNOT_BE_SAID = (
+    key_that_cannot_be,
     start_after_end,
     too_many_bytes,
     one_of_several_ways,

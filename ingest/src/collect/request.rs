@@ -49,6 +49,10 @@ fn historical(uri: &Uri) -> Result<bool, CollectError> {
         .map_err(|error| CollectError::Query { name: "query".to_owned(), detail: format!("the query string cannot be read: {error}") })?;
     let mut found = None;
     for (name, value) in pairs.0 {
+        // Whoever asks for keys has read it.
+        if name == "key" {
+            continue;
+        }
         if name != "historical" {
             return Err(unknown_parameter(name));
         }
