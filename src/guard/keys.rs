@@ -9,11 +9,14 @@
 //! What a refusal says is what the caller knows already: of a key whose secret is wrong, not even that there is one.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
+use axum::body::{Body, HttpBody};
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
 use ingest::{CallerKey, Problem};
 use schemas::key::Ended;
 use schemas::{KeyRecord, Millis, Scope};
@@ -30,9 +33,21 @@ pub(crate) async fn admit(State(keys): State<Keys>, mut request: Request, next: 
     };
     let Some(caller) = caller else { return next.run(request).await };
     request.extensions_mut().insert(caller.clone());
+    let id = caller.id.clone();
     let mut response = next.run(request).await;
     response.extensions_mut().insert(caller);
-    response
+    while_it_holds(response, keys, id)
+}
+
+/// A stream may go on for hours: it ends with the key that it was opened with.
+fn while_it_holds(response: Response, keys: Keys, id: Arc<str>) -> Response {
+    if response.body().size_hint().exact().is_some() {
+        return response;
+    }
+    response.map(|body| {
+        let ended = Box::pin(async move { keys.ended(&id).await });
+        Body::from_stream(body.into_data_stream().take_until(ended))
+    })
 }
 
 fn asked(request: &Request) -> Asked<'_> {

@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use schemas::key::AllowedOrigin;
 use schemas::key::token::RANDOM_BYTES;
 use schemas::{NewKey, Token};

@@ -49,6 +49,11 @@ impl Ring {
         key.ended(now).map_or(Ok(key), |ended| Err(Unknown::Ended(ended)))
     }
 
+    /// Whether a key that was good still is.
+    pub(crate) fn still_holds(&self, id: &KeyId, now: Millis) -> bool {
+        self.keys.get(id).is_some_and(|key| key.ended(now).is_none())
+    }
+
     /// Whether a page of this origin may send events with some public key.
     pub(crate) fn lists_origin(&self, origin: &str, now: Millis) -> bool {
         self.keys.values().any(|key| key.public && key.ended(now).is_none() && key.lists_origin(origin))

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use aggregator::CountStore;
-use schemas::{KeyRecord, LogId, Millis, NewKey, Token};
+use schemas::{KeyId, KeyRecord, LogId, Millis, NewKey, Token};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -123,8 +123,9 @@ impl Keys {
     }
 
     fn learn(&self, keys: Vec<KeyRecord>) {
-        let was_needed = matches!(self.known(), Known::Ring(ring) if ring.is_needed());
-        if was_needed && keys.is_empty() && !self.0.is_closed {
+        let before = self.known();
+        let was_needed = matches!(&before, Known::Ring(ring) if ring.is_needed());
+        if keys.is_empty() && matches!(&before, Known::Ring(ring) if !ring.is_empty()) {
             tracing::warn!("the store has lost all keys; nobody is let in until there is one again, or this process is started again");
         }
         self.know(Known::Ring(Arc::new(Ring::new(keys, self.0.is_closed || was_needed))));
@@ -144,6 +145,14 @@ impl Keys {
     /// What is known now.
     pub(crate) fn known(&self) -> Known {
         self.0.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Resolves when a key that was good no longer is.
+    pub(crate) async fn ended(&self, id: &str) {
+        let Some(id) = KeyId::parse(id) else { return };
+        while matches!(self.known(), Known::Ring(ring) if ring.still_holds(&id, Millis::now())) {
+            sleep(EVERY / 2).await;
+        }
     }
 
     /// Whether there is not one key, as far as is known.

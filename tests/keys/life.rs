@@ -90,6 +90,19 @@ fn a_revoked_key_is_refused_here_at_once_and_elsewhere_within_seconds() {
 }
 
 #[test]
+fn a_stream_ends_with_the_key_that_it_was_opened_with() {
+    let scene = Scene::new();
+    let url = scene.server.url("");
+    assert_eq!(scene.send(Some(&scene.write), "/v1/events").status(), 202);
+    let mut following = tallymark(&["tap", "--follow", "--from", "start", "--url", &url, "--key", &scene.read]);
+    let mut following = following.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let lines = crate::support::lines_of(&mut following);
+    lines.recv_timeout(crate::support::PATIENCE).unwrap();
+    run(&["keys", "revoke", id(&scene.read), "--url", &url, "--key", &scene.admin]);
+    await_some("the stream ends", || following.try_wait().unwrap());
+}
+
+#[test]
 fn a_key_expires_by_itself() {
     let scene = Scene::new();
     let url = scene.server.url("");
