@@ -16,6 +16,7 @@
 //! | [`error`] | [`CollectError`], and what it is in HTTP |
 //! | `api` | what the OpenAPI document says of it |
 //! | [`metrics`] | [`Metrics`] |
+//! | `script` | `/t.js`, the collector's client in browsers |
 //!
 //! The answer to a good request is `{"accepted":n,"rejected_total":m,"rejected":[{"index":i,"reason":"..","detail":".."}]}`;
 //! `rejected` names the first [`batch::MAX_REJECTED_SHOWN`] refused events.
@@ -48,6 +49,7 @@ pub mod error;
 mod intake;
 pub mod metrics;
 pub mod request;
+mod script;
 
 pub use error::CollectError;
 pub use metrics::Metrics;
@@ -195,14 +197,16 @@ impl Collector {
     }
 }
 
-/// The collector's route, `/v1/events`.
+/// The collector's routes, `/v1/events` and `/t.js`.
 pub fn router(collector: Arc<Collector>) -> Router {
-    Router::from(routes()).method_not_allowed_fallback(other_method).with_state(collector)
+    Router::from(routes()).method_not_allowed_fallback(other_method).with_state(collector).merge(script::router())
 }
 
-/// What the OpenAPI document says of it.
+/// What the OpenAPI document says of them.
 pub fn openapi() -> OpenApi {
-    routes().into_openapi()
+    let mut document = routes().into_openapi();
+    document.merge(script::openapi());
+    document
 }
 
 fn routes() -> OpenApiRouter<Arc<Collector>> {

@@ -1,0 +1,106 @@
+//! The browser's client (`sdk/js`): its own tests by node.
+//!
+//! Packages come from npm at fixed versions (`sdk/js/package-lock.json`), once, into a cache outside of the tree. Without node, npm
+//! or network a test says that it did not run; with `CI=true` that is a failure.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops at the first fault")]
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("sdk/js")
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{command:?}: {error}"))?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(format!("{command:?}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+    }
+}
+
+/// The packages that building and testing need, installed; or why they are not.
+fn packages() -> Result<PathBuf, String> {
+    static PACKAGES: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    PACKAGES.get_or_init(install).clone()
+}
+
+fn install() -> Result<PathBuf, String> {
+    // Other versions are another directory.
+    let lock = std::fs::read(source().join("package-lock.json")).unwrap();
+    let digest = lock.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    let cache =
+        std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    let cache = cache.ok_or("neither XDG_CACHE_HOME nor HOME is set")?.join("tallymark");
+    let place = cache.join(format!("npm-{digest:016x}"));
+    if !place.exists() {
+        std::fs::create_dir_all(&cache).map_err(|error| error.to_string())?;
+        let fresh = TempDir::new_in(&cache).map_err(|error| error.to_string())?;
+        for file in ["package.json", "package-lock.json"] {
+            std::fs::copy(source().join(file), fresh.path().join(file)).unwrap();
+        }
+        run(Command::new("npm").args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(fresh.path()))?;
+        // Another run may have been faster: then its packages are as good.
+        if std::fs::rename(fresh.path(), &place).is_ok() {
+            let _ = fresh.keep();
+        }
+    }
+    Ok(place.join("node_modules"))
+}
+
+/// Whether what is needed is here; if not, that is said, past the test harness.
+fn had<T>(what: Result<T, String>) -> Option<T> {
+    match what {
+        Ok(what) => Some(what),
+        Err(why) if std::env::var("CI").is_ok_and(|ci| ci == "true") => panic!("the browser's client cannot be tested: {why}"),
+        Err(why) => {
+            let thread = std::thread::current();
+            let line = format!("{} did not run: {why}\n", thread.name().unwrap_or("a test"));
+            std::io::stderr().write_all(line.as_bytes()).unwrap();
+            None
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+}
+
+/// A fresh build of the package, in a place of its own.
+fn built() -> Option<TempDir> {
+    let packages = had(packages())?;
+    let place = tempfile::tempdir().unwrap();
+    for folder in ["src", "test"] {
+        copy(&source().join(folder), &place.path().join(folder));
+    }
+    for file in ["package.json", "tsconfig.json"] {
+        std::fs::copy(source().join(file), place.path().join(file)).unwrap();
+    }
+    std::os::unix::fs::symlink(packages, place.path().join("node_modules")).unwrap();
+    // Strict types are a part of the build.
+    run(Command::new("npm").args(["run", "--silent", "build"]).current_dir(place.path())).unwrap();
+    Some(place)
+}
+
+#[test]
+fn the_script_that_is_served_is_what_its_source_builds() {
+    let Some(place) = built() else { return };
+    let [fresh, kept] = [place.path(), &source()].map(|at| std::fs::read(at.join("dist/t.js")).unwrap());
+    assert!(fresh == kept, "sdk/js/dist/t.js is not what sdk/js/src builds; build it anew with: cd sdk/js && npm ci && npm run build");
+}
+
+#[test]
+fn the_parts_of_the_package_do_what_they_say() {
+    let Some(place) = built() else { return };
+    run(Command::new("npm").arg("test").current_dir(place.path())).unwrap();
+}
