@@ -32,7 +32,7 @@ fn cost_of_a_call() -> Outcomes {
     let url = sink()?;
     let client = Client::builder(url).queue(10_000_000, 1 << 32).build()?;
     let mut each: Vec<u64> = Vec::with_capacity(CALLS);
-    let all = Instant::now();
+    let before = cpu_time();
     for n in 0..CALLS {
         let begun = Instant::now();
         let outcome = client.view(video(n)).space("pets").viewer("viewer-0123456789").watch_ms(12_000).send();
@@ -41,11 +41,22 @@ fn cost_of_a_call() -> Outcomes {
             return Err("the queue is full".into());
         }
     }
-    let mean = all.elapsed().as_nanos() / CALLS as u128;
+    let mean = (cpu_time() - before).as_nanos() / CALLS as u128;
     each.sort_unstable();
     let part = |permille: usize| each.get(CALLS * permille / 1_000).copied().unwrap_or_default();
-    println!("send(): {mean} ns in the mean, {} ns half of the calls, {} ns 99 %, {} ns 99.9 %", part(500), part(990), part(999));
+    println!(
+        "send(): {mean} ns of the thread's time in the mean; on the clock half of the calls within {} ns, 99 % {} ns, 99.9 % {} ns",
+        part(500),
+        part(990),
+        part(999)
+    );
     Ok(())
+}
+
+/// What this thread has worked, whatever else the machine does.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 fn events_per_second(name: &str, gzip: bool, spool_first: bool) -> Outcomes {

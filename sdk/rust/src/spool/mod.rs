@@ -17,7 +17,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -26,10 +26,11 @@ use crate::batch::Batch;
 
 mod ledger;
 mod open;
+mod read;
 mod record;
 
 use ledger::{ENTRY, Step};
-use record::{HEADER, Header, MAGIC};
+use record::MAGIC;
 
 /// What a batch in the spool survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,8 +80,8 @@ pub(crate) struct Slot {
 pub(crate) struct Parcel {
     pub(crate) slots: Vec<Slot>,
     pub(crate) batch: Batch,
-    /// Events of records that could not be read back; their records are in `slots`.
-    pub(crate) damaged_events: u32,
+    /// Records that are damaged: nothing of them can be sent.
+    pub(crate) damaged: Vec<Slot>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -171,60 +172,6 @@ impl Spool {
         self.events += u64::from(batch.events);
         self.queue_of(slot).push_back(slot);
         Ok(())
-    }
-
-    /// The next records, as many as fit one request; those in doubt first. They are the caller's until it says what became of them.
-    ///
-    /// # Errors
-    /// If they cannot be read now; then they stay.
-    pub(crate) fn next(&mut self, max_events: u32, max_bytes: usize) -> Result<Option<Parcel>, SpoolError> {
-        let mut parcel = Parcel::default();
-        let from_doubtful = !self.doubtful.is_empty();
-        let mut reader: Option<(u64, File)> = None;
-        loop {
-            let queue = if from_doubtful { &self.doubtful } else { &self.fresh };
-            let Some(slot) = queue.front().copied() else { break };
-            let fits = parcel.batch.events.saturating_add(slot.events) <= max_events
-                && parcel.batch.body.len() + usize::try_from(slot.len).unwrap_or(usize::MAX) <= max_bytes;
-            if !parcel.slots.is_empty() && !fits {
-                break;
-            }
-            match self.read(slot, &mut reader, &mut parcel.batch.body) {
-                Ok(true) => parcel.batch.events += slot.events,
-                Ok(false) => {
-                    parcel.damaged_events += slot.events;
-                    self.segments.entry(slot.segment).or_default().damaged = true;
-                }
-                Err(error) if parcel.slots.is_empty() => return Err(error),
-                Err(_) => break,
-            }
-            parcel.batch.doubt_since_ms = earliest(parcel.batch.doubt_since_ms, slot.doubt_since_ms);
-            parcel.slots.push(slot);
-            let _ = if from_doubtful { self.doubtful.pop_front() } else { self.fresh.pop_front() };
-        }
-        Ok((!parcel.slots.is_empty()).then_some(parcel))
-    }
-
-    /// Appends a record's body to `body`; false if it is damaged.
-    fn read(&self, slot: Slot, reader: &mut Option<(u64, File)>, body: &mut Vec<u8>) -> Result<bool, SpoolError> {
-        let path = segment_path(&self.dir, slot.segment);
-        let fault = |error| SpoolError::Io { path: path.clone(), verb: "read", error };
-        if reader.as_ref().is_none_or(|(id, _)| *id != slot.segment) {
-            *reader = Some((slot.segment, File::open(&path).map_err(fault)?));
-        }
-        let Some((_, file)) = reader else { return Ok(false) };
-        let mut record = vec![0; HEADER + usize::try_from(slot.len).unwrap_or(0)];
-        file.seek(SeekFrom::Start(slot.at)).map_err(fault)?;
-        match file.read_exact(&mut record) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
-            read => read.map_err(fault)?,
-        }
-        let (Some(header), Some(read)) = (Header::read(&record), record.get(HEADER..)) else { return Ok(false) };
-        let good = header.is_of(read) && header.len == slot.len;
-        if good {
-            body.extend_from_slice(read);
-        }
-        Ok(good)
     }
 
     /// Notes that records are about to be sent.

@@ -1,3 +1,4 @@
+use super::record::HEADER;
 use super::*;
 
 const MIB: u64 = 1024 * 1024;
@@ -166,7 +167,7 @@ fn damage_that_comes_while_it_is_open_is_found_when_the_record_is_read() {
     content[MAGIC.len() + HEADER + 2] ^= 1;
     fs::write(&path, &content).unwrap();
     let parcel = spool.next(9, usize::MAX).unwrap().unwrap();
-    assert_eq!((parcel.damaged_events, parcel.slots.len(), parcel.batch.events), (1, 3, 2));
+    assert_eq!((parcel.damaged.len(), parcel.slots.len(), parcel.batch.events), (1, 2, 2));
     assert_eq!(parcel.batch.body, b"event 1\nevent 2\n");
 }
 
