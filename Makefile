@@ -4,18 +4,28 @@ CARGO ?= cargo
 SEEDS ?= 10000
 SECONDS ?= 30
 ARGS ?=
+LISTEN ?= 127.0.0.1:8080
+PROGRAM = $(or $(CARGO_TARGET_DIR),target)/release/tallymark
 # Run as it was built, together with the program: built alone it would be built again.
 BENCH = $(or $(CARGO_TARGET_DIR),target)/release/tallymark-bench
 export NO_SERVERS
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos check soak sim bench bench-scale bench-peers fuzz lint deploy openapi needs-cargo needs-cc needs-perl needs-python needs-curl needs-java needs-fuzz
+.PHONY: help run demo test chaos check soak sim bench bench-scale bench-peers fuzz lint deploy openapi needs-cargo needs-cc needs-perl needs-python needs-curl needs-java needs-fuzz
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{ printf "  make %-11s %s\n", $$1, $$2 }'
 
 run: needs-cargo needs-cc needs-perl ## Build for speed and run everything on http://127.0.0.1:8080, data in ./data (more options: ARGS=...).
 	$(CARGO) run --release --bin tallymark -- run $(ARGS)
+
+# The server says on its first line where it listens; its data goes when the demo ends.
+demo: needs-cargo needs-cc needs-perl ## A living system: a server on LISTEN, realistic traffic, and at the end every count verified (more options: ARGS=...).
+	$(CARGO) build --release --bin tallymark
+	@data=$$(mktemp -d); trap 'kill $$server 2>/dev/null; wait $$server; rm -rf "$$data"' EXIT; trap 'exit 130' INT TERM; \
+	$(PROGRAM) run --data "$$data/data" --listen $(LISTEN) --log-level warn >"$$data/out" & server=$$!; \
+	until url=$$(sed -n '1s|.*\(https*://[^,]*\),.*|\1|p' "$$data/out") && [ -n "$$url" ]; do kill -0 $$server 2>/dev/null || exit 1; sleep 0.1; done; \
+	$(PROGRAM) demo --url "$$url" --verify $(ARGS)
 
 test: needs-cargo needs-cc needs-perl needs-python needs-curl needs-java ## Run every test, also against real Kafka and Cassandra (fetched and stopped by the tests).
 	$(CARGO) test --workspace

@@ -1,4 +1,4 @@
-//! The client's side of the HTTP API: what `import`, `tap`, `top`, `status` and `keys` ask a server, and who they are to it.
+//! The client's side of the HTTP API: what `demo`, `import`, `tap`, `top`, `status` and `keys` ask a server, and who they are to it.
 //!
 //! Errors say what failed and what to do; whether to try again is the caller's decision.
 
@@ -158,6 +158,11 @@ impl Server {
     /// How every source stands.
     pub(crate) async fn status(&self) -> Result<serde_json::Value, ClientError> {
         self.json(self.http.get(self.url("v1/status")?)).await
+    }
+
+    /// The same question about many entities.
+    pub(crate) async fn query(&self, question: &serde_json::Value) -> Result<serde_json::Value, ClientError> {
+        self.json(self.http.post(self.url("v1/query")?).json(question)).await
     }
 
     /// A list of the most viewed.

@@ -17,6 +17,7 @@
 //! | [`keys`] | who may do what: `tallymark keys`, `/v1/keys`, and what each process knows of them |
 //! | [`tls`] | the certificate, read again when it changes |
 //! | [`import`] | `tallymark import`: files into a server |
+//! | [`demo`] | `tallymark demo`: traffic that knows its true totals |
 //! | [`tap`] | `tallymark tap`: what the log holds |
 //! | [`status`] | `tallymark status`: is it working? |
 //! | [`top`] | `tallymark top`: the most viewed |
@@ -25,6 +26,7 @@
 mod backends;
 mod client;
 mod config;
+mod demo;
 mod guard;
 mod import;
 mod keys;
@@ -144,6 +146,8 @@ before and is sent again after the move counts twice, as the new log does not kn
     /// Make, show and revoke the keys that requests need.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Send realistic traffic that knows its true totals, and verify them.
+    Demo(demo::DemoArgs),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -168,6 +172,7 @@ fn main() -> ExitCode {
         Command::Status(args) => on_runtime(status::status(args)),
         Command::Top(args) => on_runtime(top::top(args)),
         Command::Keys(command) => on_runtime(keys::keys(command)),
+        Command::Demo(args) => on_runtime(demo::demo(args)),
         Command::Config(ConfigCommand::Check(given)) => ended(config::load(&given, std::env::vars_os()).map(|loaded| {
             print!("{}", config::print_all(&loaded));
             ExitCode::SUCCESS

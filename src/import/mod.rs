@@ -27,7 +27,7 @@ pub(crate) mod resume;
 mod retry;
 mod rows;
 mod send;
-mod standing;
+pub(crate) mod standing;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -46,7 +46,7 @@ impl Standing {
     }
 
     /// Reads the body of `/v1/status`.
-    fn read(status: &Value) -> Option<Self> {
+    pub(crate) fn read(status: &Value) -> Option<Self> {
         let sources = status.get("sources")?.as_array()?.iter().map(SourceStanding::read).collect::<Option<_>>()?;
         let settings = status.get("settings");
         let dedup_minutes = settings.and_then(|settings| settings.get("dedup_minutes")).and_then(Value::as_u64).unwrap_or(1);
