@@ -9,10 +9,9 @@
 //!
 //! A place is held until the answer's head is there: a stream that goes on for hours holds none.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use ingest::Problem;
@@ -48,7 +47,7 @@ impl Admission {
 }
 
 /// Admits a request or refuses it soon, and bounds its time.
-pub(crate) async fn admit(State(service): State<Arc<QueryService>>, request: Request, next: Next) -> Response {
+pub(crate) async fn admit(service: &QueryService, request: Request, next: Next) -> Response {
     let QueryLimits { timeout: patience, requests_at_once, .. } = service.limits;
     let Some(_place) = service.admission.enter().await else {
         let detail = format!("{requests_at_once} requests are being worked on, as many as may be; try again in a moment");
@@ -62,6 +61,8 @@ pub(crate) async fn admit(State(service): State<Arc<QueryService>>, request: Req
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn admission(wait: Duration) -> Admission {

@@ -233,6 +233,9 @@ fn utc(at_s: i64) -> NaiveDateTime {
 }
 
 fn utc_offset_s(tz: Tz, at_s: i64) -> i64 {
+    if tz == Tz::UTC {
+        return 0;
+    }
     i64::from(tz.offset_from_utc_datetime(&utc(at_s)).fix().local_minus_utc())
 }
 

@@ -96,6 +96,10 @@ fn cover(start: Minute, end: Minute, tiers: &[Tier], kept: &Kept<'_>, runs: &mut
         return Ok(());
     }
     let Some((&tier, finer)) = tiers.split_first() else { return Err((start, end)) };
+    // Most ranges are points of a series, shorter than any coarse bucket.
+    if i64::from(end.0) - i64::from(start.0) < least_minutes(tier) {
+        return cover(start, end, finer, kept, runs);
+    }
     let (from, to) = (first_at_or_after(tier, start).max(kept.oldest(tier)), tier.bucket(end).start);
     if from >= to {
         return cover(start, end, finer, kept, runs);
@@ -103,6 +107,16 @@ fn cover(start: Minute, end: Minute, tiers: &[Tier], kept: &Kept<'_>, runs: &mut
     cover(start, from, finer, kept, runs)?;
     runs.push(Run { tier, start: from, end: to });
     cover(to, end, finer, kept, runs)
+}
+
+/// How long its shortest bucket is.
+const fn least_minutes(tier: Tier) -> i64 {
+    match tier {
+        Tier::Minute => 1,
+        Tier::Hour => 60,
+        Tier::Day => 1_440,
+        Tier::Year => 365 * 1_440,
+    }
 }
 
 fn first_at_or_after(tier: Tier, minute: Minute) -> Minute {

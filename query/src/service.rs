@@ -18,7 +18,7 @@ use utoipa::openapi::{OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::admission::{Admission, admit};
+use crate::admission::Admission;
 use crate::cache::Cache;
 use crate::cache::rendered::{Rendered, keep};
 use crate::error::{Fault, QueryError};
@@ -172,9 +172,6 @@ pub fn router(service: Arc<QueryService>) -> Router {
     Router::from(routes())
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        // From here on outwards: what is kept and given again costs no place, but counts for its client.
-        .route_layer(from_fn_with_state(Arc::clone(&service), admit))
-        .route_layer(from_fn_with_state(Arc::clone(&service), keep))
         .route_layer(from_fn_with_state(Arc::clone(&service), guard))
         .with_state(service)
 }
@@ -216,12 +213,15 @@ fn bulk_routes() -> OpenApiRouter<Arc<QueryService>> {
 }
 
 /// Counts a request and how it was answered, also one that was answered before it reached a handler, and refuses too many of one client.
+///
+/// What is kept and given again costs no place, but counts for its client. One layer for all, as each costs every request a copy of
+/// those within.
 async fn guard(State(service): State<Arc<QueryService>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let left = service.rate.as_ref().map_or(Ok(None), |rate| rate.count(&request, started));
     let (mut response, left) = match left {
-        Ok(left) => (next.run(request).await, left),
+        Ok(left) => (keep(&service, request, next).await, left),
         Err(refusal) => (refusal.into_response(), Some(0)),
     };
     if let (Some(rate), Some(left)) = (&service.rate, left) {

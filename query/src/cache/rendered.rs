@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, HttpBody, to_bytes};
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::admission::admit;
 use crate::service::QueryService;
 use crate::standing::{Lasts, Standing};
 
@@ -146,8 +147,10 @@ impl Mine<'_> {
 }
 
 /// Gives a kept answer, or keeps the one that is given.
-pub(crate) async fn keep(State(service): State<Arc<QueryService>>, request: Request, next: Next) -> Response {
-    let Some(rendered) = service.rendered.as_ref().filter(|_| request.method() == Method::GET) else { return next.run(request).await };
+pub(crate) async fn keep(service: &QueryService, request: Request, next: Next) -> Response {
+    let Some(rendered) = service.rendered.as_ref().filter(|_| request.method() == Method::GET) else {
+        return admit(service, request, next).await;
+    };
     let at = Instant::now();
     let key = key(&request);
     if let Some(kept) = rendered.get(&key, at) {
@@ -165,7 +168,7 @@ pub(crate) async fn keep(State(service): State<Arc<QueryService>>, request: Requ
             None
         }
     };
-    let response = next.run(request).await;
+    let response = admit(service, request, next).await;
     match response.extensions().get::<Standing>().copied() {
         Some(standing) if standing.stale.is_none() && response.status() == StatusCode::OK => {
             let until = rendered.until(standing.lasts, at);
