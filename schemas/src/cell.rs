@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bucket::{Bucket, Minute, Tier};
 use crate::codec::{CodecError, Reader, sorted_i32};
+use crate::event::Kind;
 use crate::id::{MAX_ID_BYTES, check_id};
 use crate::position::{Offset, Source};
 use crate::time::{Millis, Stamp};
@@ -110,6 +111,14 @@ impl Counts {
     pub const VIEW: Self = Self { gross: 1, valid: 1, engaged: 0 };
     /// One engagement.
     pub const ENGAGED: Self = Self { gross: 0, valid: 0, engaged: 1 };
+
+    /// What one event of a kind counts.
+    pub const fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::View => Self::VIEW,
+            Kind::Engaged => Self::ENGAGED,
+        }
+    }
 }
 
 // Counts wrap rather than panic: 2^63 views do not happen, and a hostile adjustment must not stop a source.

@@ -3,6 +3,8 @@
 //! A restart may write one again: (source, offset, index) tells copies apart from new ones.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +21,75 @@ pub enum Stage {
     Classify,
     /// A correction that was not taken.
     Correct,
+}
+
+impl Stage {
+    /// Every stage, in the order in which an event passes them.
+    pub const ALL: [Self; 3] = [Self::Decode, Self::Classify, Self::Correct];
+
+    /// Its stable name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Decode => "decode",
+            Self::Classify => "classify",
+            Self::Correct => "correct",
+        }
+    }
+
+    /// The one stage that refuses for a reason.
+    pub const fn of(reason: Reason) -> Self {
+        match reason {
+            Reason::BadJson
+            | Reason::MissingField
+            | Reason::WrongType
+            | Reason::BadId
+            | Reason::BadTs
+            | Reason::TsInSeconds
+            | Reason::UnknownKind
+            | Reason::UnknownRecord
+            | Reason::BadBatch => Self::Decode,
+            Reason::InFuture | Reason::TooOld => Self::Classify,
+            Reason::BadCorrection | Reason::StaleAdjustment | Reason::MinuteOpen => Self::Correct,
+        }
+    }
+}
+
+/// The name of a dead letter: the place of the event that it holds. Written `source/offset/index`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LetterId {
+    /// The source that the event was read from.
+    pub source: Source,
+    /// Its record.
+    pub offset: Offset,
+    /// Its place in the record, from 0.
+    pub index: u32,
+}
+
+impl fmt::Display for LetterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.source, self.offset, self.index)
+    }
+}
+
+/// A text that names no dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a dead letter is named source/offset/index, three whole numbers such as 0/1234/0")]
+pub struct BadLetterId;
+
+impl FromStr for LetterId {
+    type Err = BadLetterId;
+
+    fn from_str(text: &str) -> Result<Self, BadLetterId> {
+        // `parse` would take a sign.
+        fn number(part: Option<&str>) -> Result<&str, BadLetterId> {
+            part.filter(|part| part.bytes().all(|byte| byte.is_ascii_digit())).ok_or(BadLetterId)
+        }
+        let mut parts = text.split('/');
+        let source = number(parts.next())?.parse().map_err(|_| BadLetterId)?;
+        let offset = number(parts.next())?.parse().map_err(|_| BadLetterId)?;
+        let index = number(parts.next())?.parse().map_err(|_| BadLetterId)?;
+        if parts.next().is_some() { Err(BadLetterId) } else { Ok(Self { source: Source(source), offset: Offset(offset), index }) }
+    }
 }
 
 /// A refused event.
@@ -98,6 +169,11 @@ fn is_mostly_escapes(bytes: &[u8]) -> bool {
 }
 
 impl DeadLetter {
+    /// Its name.
+    pub const fn id(&self) -> LetterId {
+        LetterId { source: self.source, offset: self.offset, index: self.index }
+    }
+
     /// The record payload: one JSON object.
     pub fn encode(&self) -> Vec<u8> {
         // Strings and numbers always have a JSON form.
@@ -129,6 +205,24 @@ mod tests {
             let back = DeadLetter::decode(&letter.encode()).unwrap();
             prop_assert_eq!(&back, &letter);
             prop_assert_eq!(back.original.bytes().unwrap().into_owned(), bytes);
+        }
+    }
+
+    #[test]
+    fn every_reason_belongs_to_one_stage_and_names_are_those_of_json() {
+        for stage in Stage::ALL {
+            assert_eq!(serde_json::to_value(stage).unwrap(), stage.as_str());
+            assert!(Reason::ALL.into_iter().any(|reason| Stage::of(reason) == stage));
+        }
+    }
+
+    #[test]
+    fn a_letter_is_named_by_three_numbers_and_nothing_else() {
+        let id = LetterId { source: Source(3), offset: Offset(u64::MAX), index: 7 };
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for bad in ["", "1", "1/2", "1/2/3/4", "1/2/", "-1/2/3", "+1/2/3", "1/2/4294967296", "1/2/x", "1 /2/3", "1/18446744073709551616/0"]
+        {
+            assert_eq!(bad.parse::<LetterId>(), Err(BadLetterId), "{bad:?}");
         }
     }
 

@@ -18,6 +18,7 @@
 //! | [`checkpoint`] | [`Checkpoint`], [`FoldSettings`], [`Tally`]: how far a source has been folded |
 //! | [`dead_letter`] | [`DeadLetter`]: a refused event with its reason |
 //! | [`key`] | [`KeyRecord`], [`Token`]: who may do what |
+//! | [`retry`] | [`Claim`]: refused events that are to be counted after all |
 //! | [`codec`] | the byte reader and writer under the stored forms |
 
 pub mod bucket;
@@ -33,6 +34,7 @@ pub mod key;
 pub mod partition;
 pub mod position;
 pub mod record;
+pub mod retry;
 pub mod time;
 pub mod view_batch;
 
@@ -40,11 +42,12 @@ pub use bucket::{Bucket, Minute, Tier};
 pub use cell::{CellKey, Counts, Dimension, Entity, Mark, Row, StoredRow};
 pub use checkpoint::{Checkpoint, FoldSettings, LogId, Tally};
 pub use codec::CodecError;
-pub use dead_letter::{DeadLetter, Stage};
+pub use dead_letter::{DeadLetter, LetterId, Stage};
 pub use event::{Event, Kind, Reason, Rejection};
 pub use id::{EventHash, SpaceId, VideoId};
 pub use key::{KeyId, KeyRecord, NewKey, Scope, Token};
 pub use position::{Offset, Source};
 pub use record::{NewRecord, Record, RecordKind};
+pub use retry::Claim;
 pub use time::{Millis, Stamp};
 pub use view_batch::ViewBatch;

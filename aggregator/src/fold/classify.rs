@@ -1,8 +1,8 @@
-//! Whether the log clock lets an event count. The same function decides live and in warm-up.
+//! Whether the log clock lets an event count. The same function decides live, in warm-up, and for whoever asks what became of an event.
 
 use std::ops::RangeInclusive;
 
-use schemas::{FoldSettings, Millis, Reason};
+use schemas::{FoldSettings, Millis, Reason, Rejection};
 
 /// The reason to refuse an event that happened at `ts`, read when the log clock stood at `clock`.
 ///
@@ -14,6 +14,17 @@ pub(crate) fn refusal(ts: Millis, clock: Millis, historical: bool, settings: &Fo
         Some(Reason::TooOld)
     } else {
         None
+    }
+}
+
+/// Lets an event count or refuses it, as [`refusal`] does, with an explanation for people.
+///
+/// # Errors
+/// The refusal.
+pub fn judge(ts: Millis, clock: Millis, historical: bool, settings: &FoldSettings) -> Result<(), Rejection> {
+    match refusal(ts, clock, historical, settings) {
+        None => Ok(()),
+        Some(reason) => Err(Rejection::new(reason, explain(reason, ts, clock, settings))),
     }
 }
 

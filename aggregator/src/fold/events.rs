@@ -4,7 +4,7 @@
 //! events are decoded ahead, and what each will need is touched in steps before the first of them is taken in its turn. What is
 //! found ahead is a hint: it is looked at again before it is believed.
 
-use schemas::{Counts, Dimension, Event, EventHash, Kind, Minute, Record, Rejection, Stage, json};
+use schemas::{Counts, Dimension, Event, EventHash, Minute, Record, Rejection, Stage, json};
 
 use super::cells::AHEAD;
 use super::entities::EntityIx;
@@ -111,9 +111,7 @@ impl Fold {
     fn apply_event(&mut self, record: &Record<'_>, decoded: &Decoded<'_>) -> Result<(), Rejection> {
         let Decoded { event, id, .. } = decoded;
         let clock = self.at.clock;
-        if let Some(reason) = classify::refusal(event.ts, clock, record.historical, &self.settings) {
-            return Err(Rejection::new(reason, classify::explain(reason, event.ts, clock, &self.settings)));
-        }
+        classify::judge(event.ts, clock, record.historical, &self.settings)?;
         if self.ids.see(*id, Minute::of(clock)) {
             self.tally.duplicate += 1;
             return Ok(());
@@ -121,7 +119,7 @@ impl Fold {
         self.tally.counted += 1;
         let minute = Minute::of(event.ts);
         for entity in self.entities_of(decoded).into_iter().flatten() {
-            self.count(entity, minute, record.offset, delta(event.kind));
+            self.count(entity, minute, record.offset, Counts::of(event.kind));
         }
         Ok(())
     }
@@ -131,12 +129,5 @@ impl Fold {
         let video = entities.intern_at(*video, Dimension::Video, &event.video_id);
         let space = event.space_id.as_deref().map(|id| entities.intern_at(*space, Dimension::Space, id));
         [Some(video), space, Some(self.site)]
-    }
-}
-
-pub(super) const fn delta(kind: Kind) -> Counts {
-    match kind {
-        Kind::View => Counts::VIEW,
-        Kind::Engaged => Counts::ENGAGED,
     }
 }

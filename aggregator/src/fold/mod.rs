@@ -22,6 +22,7 @@
 //! | [`cell`], [`cells`], [`entities`], [`index`], [`parking`] | resident cells: changed, parked, loaded, evicted |
 //! | [`correct`] | adjustments and repairs |
 //! | [`touched`] | which days change after they were closed |
+//! | [`trace`] | what became of one event id, for people: the same rules over a part of the log |
 
 mod batch;
 mod cell;
@@ -35,6 +36,7 @@ mod ids;
 mod index;
 mod parking;
 mod touched;
+mod trace;
 mod warm_up;
 
 use schemas::cell::SITE;
@@ -54,6 +56,8 @@ use touched::TouchedDays;
 use crate::store::Touched;
 
 pub use cells::Load;
+pub use classify::judge;
+pub use trace::{Occurrence, Place, Trace, Verdict};
 
 /// How much the fold of one source may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

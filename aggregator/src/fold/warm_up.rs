@@ -1,10 +1,9 @@
 //! Warm-up: records that a checkpoint holds already are read again for what it does not hold, the ids and the open minutes.
 
 use schemas::view_batch::ViewBatch;
-use schemas::{Dimension, Event, EventHash, Kind, Millis, Minute, Record, RecordKind, json};
+use schemas::{Counts, Dimension, Event, EventHash, Kind, Millis, Minute, Record, RecordKind, json};
 
 use super::cell::Op;
-use super::events::delta;
 use super::{Fold, classify};
 
 /// What warm-up needs of an event.
@@ -70,7 +69,7 @@ impl Fold {
             return;
         }
         // Their stamps are not known here, nor needed: a row is written only after a new change, which brings its own.
-        let change = self.change(record.offset, Minute::NEVER, Op::Add(delta(event.kind)));
+        let change = self.change(record.offset, Minute::NEVER, Op::Add(Counts::of(event.kind)));
         let entities = &mut self.cells.entities;
         let video = entities.intern(Dimension::Video, event.video);
         let space = event.space.map(|id| entities.intern(Dimension::Space, id));
