@@ -65,6 +65,22 @@ answers_with!(
     /// How an answer with records is refused.
     pub(crate) RecordProblems = [ANY, ASKED, LOG, &["records-gone"]]
 );
+answers_with!(
+    /// How a list of refused events is refused.
+    pub(crate) LetterProblems = [ANY, ASKED, LOG]
+);
+answers_with!(
+    /// How an answer about one refused event is refused.
+    pub(crate) OneLetterProblems = [ANY, ASKED, LOG, &["unknown-letter"]]
+);
+answers_with!(
+    /// How a retry is refused.
+    pub(crate) RetryProblems = [ANY, &["bad-parameter", "quota-exceeded"], BODY, LOG, STORE, &["unknown-letter"]]
+);
+answers_with!(
+    /// How an answer about one event is refused.
+    pub(crate) EventProblems = [ANY, ASKED, LOG, STORE, &["unknown-event"]]
+);
 
 /// The video in the path.
 #[derive(IntoParams)]
@@ -213,6 +229,10 @@ pub(crate) fn components() -> Components {
             named::<Metric>(),
             named::<Compare>(),
             named::<Format>(),
+            named::<Reason>(),
+            named::<Stage>(),
+            named::<LetterState>(),
+            named::<EventState>(),
         ])
         .build()
 }
@@ -290,6 +310,52 @@ impl ToSchema for Format {}
 impl PartialSchema for Format {
     fn schema() -> RefOr<Schema> {
         one_of(["json", "csv", "arrow"], "The form of an answer: JSON, CSV, or an Arrow IPC stream.")
+    }
+}
+
+/// Why an event is refused.
+pub(crate) struct Reason;
+
+impl ToSchema for Reason {}
+
+impl PartialSchema for Reason {
+    fn schema() -> RefOr<Schema> {
+        one_of(schemas::Reason::ALL.map(schemas::Reason::as_str), "Why an event is refused.")
+    }
+}
+
+/// Where an event is refused.
+pub(crate) struct Stage;
+
+impl ToSchema for Stage {}
+
+impl PartialSchema for Stage {
+    fn schema() -> RefOr<Schema> {
+        let says = "Where it was refused: `decode` its bytes could not be read, `classify` the log's time refused it, `correct` it is a \
+            correction that was not taken. Each reason belongs to one.";
+        one_of(schemas::Stage::ALL.map(schemas::Stage::as_str), says)
+    }
+}
+
+/// How a refused event stands.
+pub(crate) struct LetterState;
+
+impl ToSchema for LetterState {}
+
+impl PartialSchema for LetterState {
+    fn schema() -> RefOr<Schema> {
+        one_of(["open", "claimed", "counted", "unknown"], "What has become of a refused event since.")
+    }
+}
+
+/// What became of an event.
+pub(crate) struct EventState;
+
+impl ToSchema for EventState {}
+
+impl PartialSchema for EventState {
+    fn schema() -> RefOr<Schema> {
+        one_of(["counted", "duplicate", "rejected", "pending"], "What became of an event.")
     }
 }
 

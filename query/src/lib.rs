@@ -25,6 +25,8 @@
 //! | `top` | lists of the most viewed |
 //! | `report` | every video of a day |
 //! | `views`, `batch`, `days`, `recent`, `video`, `space`, `bulk`, `status`, `records`, `imports` | one kind of question each |
+//! | `event` | what became of one event |
+//! | `rejected` | refused events, and how they are counted after all |
 //! | [`docs`] | `/openapi.json` |
 //! | `api` | what the OpenAPI document says of what these share |
 //! | [`error`] | [`QueryError`], and what it is in HTTP |
@@ -42,6 +44,7 @@ pub mod compare;
 mod days;
 pub mod docs;
 pub mod error;
+mod event;
 mod formats;
 mod imports;
 mod live;
@@ -54,6 +57,7 @@ mod rate;
 pub mod read;
 mod recent;
 mod records;
+mod rejected;
 mod report;
 mod series;
 pub mod service;

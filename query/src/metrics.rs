@@ -26,6 +26,7 @@ pub struct Metrics {
     pub(crate) live_feeds: Gauge,
     pub(crate) live_reads: Counter,
     lists: Histogram,
+    pub(crate) letters_counted: Counter,
     pub(crate) cache: CacheMetrics,
 }
 
@@ -88,6 +89,7 @@ impl Default for Metrics {
             live_streams: Gauge::default(),
             live_feeds: Gauge::default(),
             live_reads: Counter::default(),
+            letters_counted: Counter::default(),
             cache: CacheMetrics::default(),
             // 0.2 ms to 26 s.
             lists: Histogram::new(exponential_buckets(0.0002, 2.0, 18)),
@@ -108,6 +110,7 @@ impl Metrics {
         registry.register("live_streams", "Open streams of live counts", self.live_streams.clone());
         registry.register("live_feeds", "Subjects that live streams are about, each read once a second", self.live_feeds.clone());
         registry.register("live_reads", "Reads for live streams", self.live_reads.clone());
+        registry.register("letters_counted", "Refused events that retries through this process have counted", self.letters_counted.clone());
         self.cache.register(registry);
     }
 

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use ingest::{EventLog, Problem};
 use schemas::id::check_id;
 use schemas::{Entity, FoldSettings, Millis, Minute};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use utoipa::openapi::{OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -27,14 +27,18 @@ use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::rate::Rate;
 use crate::read::{Reader, Sums};
+use crate::rejected::{self, Rejected};
 use crate::top::Shelf;
-use crate::{api, batch, bulk, days, imports, live, records, report, space, status, top, video, views};
+use crate::{api, batch, bulk, days, event, imports, live, records, report, space, status, top, video, views};
 
 /// The longest body about one thing, in bytes.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// The longest body about many things, in bytes.
 pub const MAX_BULK_BYTES: usize = 1024 * 1024;
+
+/// So many requests look through the logs at once.
+const SEARCHES_AT_ONCE: usize = 8;
 
 /// How much is answered at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +109,9 @@ pub struct QueryService {
     settings: FoldSettings,
     cache: Option<Arc<Cache>>,
     pub(crate) rendered: Option<Rendered>,
+    pub(crate) rejected: Option<Arc<Rejected>>,
+    /// Who looks through logs for single events takes a thread and the log's time.
+    searches: Arc<Semaphore>,
 }
 
 impl QueryService {
@@ -132,7 +139,15 @@ impl QueryService {
             settings,
             cache,
             rendered,
+            rejected: None,
+            searches: Arc::new(Semaphore::new(SEARCHES_AT_ONCE)),
         }
+    }
+
+    /// The same, also for questions about refused events, which are in a log of their own.
+    #[must_use]
+    pub fn with_dead_letters(self, dead_letters: Arc<dyn EventLog>) -> Self {
+        Self { rejected: Some(Arc::new(Rejected::new(dead_letters))), ..self }
     }
 
     /// Its metrics, to be registered.
@@ -143,6 +158,15 @@ impl QueryService {
     /// Ends all streams, which would go on for ever; they notice within a second. For the start of a graceful shutdown.
     pub fn stop_streams(&self) {
         self.stopped.send_replace(true);
+    }
+
+    /// A place to look through the logs, held for as long as that goes on.
+    ///
+    /// # Errors
+    /// 503 if all are taken.
+    pub(crate) fn place_to_search(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let busy = |_| Problem::unavailable(1, "as many look through the logs as may at once; try again in a moment");
+        Arc::clone(&self.searches).try_acquire_owned().map_err(busy)
     }
 
     /// The counts of `entity` in each of the half-open `ranges`, and what they are worth. Every answer with counts comes through here.
@@ -204,6 +228,10 @@ fn routes() -> OpenApiRouter<Arc<QueryService>> {
         .merge(bulk_routes())
         .routes(routes!(status::show))
         .routes(routes!(records::stream))
+        .routes(routes!(event::show))
+        .routes(routes!(rejected::letters::list))
+        .routes(routes!(rejected::letters::show))
+        .routes(routes!(rejected::retry::retry))
         .routes(routes!(imports::show, imports::set))
 }
 

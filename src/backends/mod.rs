@@ -35,7 +35,7 @@ pub(crate) use embedded::EmbeddedLogs;
 /// What a role stands on.
 pub(crate) struct Backends {
     pub(crate) log: Arc<dyn EventLog>,
-    /// For those that fold.
+    /// For those that fold or answer.
     pub(crate) dead_letters: Option<Arc<dyn EventLog>>,
     /// For those that fold or answer.
     pub(crate) store: Option<Arc<dyn CountStore>>,

@@ -74,7 +74,7 @@ impl Health {
     fn failures(&self) -> impl Iterator<Item = String> {
         let failures = [
             ("the log", self.log.failure().filter(|_| !self.role.answers_only())),
-            ("the log of rejected events", self.dead_letters.as_ref().and_then(|log| log.failure())),
+            ("the log of rejected events", self.dead_letters.as_ref().and_then(|log| log.failure()).filter(|_| !self.role.answers_only())),
             ("the store", self.store.as_ref().and_then(|store| store.failure())),
         ];
         failures.into_iter().filter_map(|(what, failure)| Some(format!("{what} cannot be written: {}", failure?)))

@@ -85,7 +85,7 @@ impl Role {
     }
 
     const fn needs(self) -> Needs {
-        Needs { dead_letters: self.folds(), store: self.folds() || self.answers() }
+        Needs { dead_letters: self.folds() || self.answers(), store: self.folds() || self.answers() }
     }
 
     /// Where log and store are.

@@ -68,7 +68,11 @@ impl Parts {
         let collector = role.collects().then(|| Arc::new(collector(&backends, settings)));
         let queries = backends.store.as_ref().filter(|_| role.answers()).map(|store| {
             let (store, log) = (Arc::clone(store), Arc::clone(&backends.log));
-            Arc::new(QueryService::new(store, log, settings.fold.clone(), query_limits(settings)))
+            let service = QueryService::new(store, log, settings.fold.clone(), query_limits(settings));
+            Arc::new(match &backends.dead_letters {
+                Some(dead_letters) => service.with_dead_letters(Arc::clone(dead_letters)),
+                None => service,
+            })
         });
         let access_log = AccessLog(settings.access_log);
         Ok(Self { role, backends, workers, collector, queries, stopping: Arc::default(), access_log, keys })
@@ -99,7 +103,7 @@ impl Parts {
         let forever = || Box::pin(std::future::pending::<String>()) as futures_util::future::BoxFuture<'static, String>;
         // Who only answers goes on: counts need the store alone.
         let log = if self.role.answers_only() { forever() } else { self.backends.log.on_failure() };
-        let rejected = self.backends.dead_letters.as_ref().map_or_else(forever, |log| log.on_failure());
+        let rejected = self.backends.dead_letters.as_ref().filter(|_| self.role.folds()).map_or_else(forever, |log| log.on_failure());
         let store = self.backends.store.as_ref().map_or_else(forever, |store| store.on_failure());
         let shared = self.observer().filter(|_| self.backends.to_trim.is_none());
         async move {
