@@ -1,4 +1,5 @@
-//! The client's side of the HTTP API: what `demo`, `import`, `tap`, `top`, `status` and `keys` ask a server, and who they are to it.
+//! The client's side of the HTTP API: what `demo`, `import`, `tap`, `top`, `status`, `rejected`, `event` and `keys` ask a server, and who they are
+//! to it.
 //!
 //! Errors say what failed and what to do; whether to try again is the caller's decision.
 
@@ -11,7 +12,7 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Certificate, RequestBuilder, Response, StatusCode, Url};
-use schemas::RecordKind;
+use schemas::{LetterId, RecordKind};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -170,6 +171,32 @@ impl Server {
         let mut url = self.url(if ask.spaces { "v1/top/spaces" } else { "v1/top/videos" })?;
         let sort = if ask.rising { "rising" } else { "views" };
         url.query_pairs_mut().extend_pairs([("window", &*ask.window), ("limit", &ask.limit.to_string()), ("sort", sort)]);
+        self.json(self.http.get(url)).await
+    }
+
+    /// Refused events, newest first: a page of what is asked for by the names of the API.
+    pub(crate) async fn rejected(&self, ask: &[(&str, String)]) -> Result<serde_json::Value, ClientError> {
+        let mut url = self.url("v1/rejected")?;
+        url.query_pairs_mut().extend_pairs(ask);
+        self.json(self.http.get(url)).await
+    }
+
+    /// One refused event.
+    pub(crate) async fn letter(&self, letter: &LetterId) -> Result<serde_json::Value, ClientError> {
+        self.json(self.http.get(self.url(&format!("v1/rejected/{letter}"))?)).await
+    }
+
+    /// Counts refused events after all.
+    pub(crate) async fn retry_rejected<T: DeserializeOwned>(&self, ask: &serde_json::Value) -> Result<T, ClientError> {
+        self.json(self.http.post(self.url("v1/rejected/retry")?).json(ask)).await
+    }
+
+    /// What became of an event.
+    pub(crate) async fn event(&self, id: &str, video: Option<&str>, within: &str) -> Result<serde_json::Value, ClientError> {
+        let mut url = self.url("v1/events/")?;
+        let bad = || ClientError::Address(format!("{} takes no path", self.address()));
+        url.path_segments_mut().map_err(|()| bad())?.pop_if_empty().push(id);
+        url.query_pairs_mut().append_pair("within", within).extend_pairs(video.map(|video| ("video_id", video)));
         self.json(self.http.get(url)).await
     }
 

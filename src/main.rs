@@ -21,22 +21,28 @@
 //! | [`tap`] | `tallymark tap`: what the log holds |
 //! | [`status`] | `tallymark status`: is it working? |
 //! | [`top`] | `tallymark top`: the most viewed |
+//! | [`rejected`] | `tallymark rejected`: refused events, and how they are counted after all |
+//! | [`event`] | `tallymark event`: was it counted? |
+//! | [`terminal`] | what strangers wrote, on a terminal |
 //! | [`client`] | what the commands above ask a server |
 
 mod backends;
 mod client;
 mod config;
 mod demo;
+mod event;
 mod guard;
 mod import;
 mod keys;
 mod logging;
 mod migrate;
 mod moving;
+mod rejected;
 mod role;
 mod serve;
 mod status;
 mod tap;
+mod terminal;
 mod tls;
 mod top;
 
@@ -148,6 +154,11 @@ before and is sent again after the move counts twice, as the new log does not kn
     Keys(keys::KeysCommand),
     /// Send realistic traffic that knows its true totals, and verify them.
     Demo(demo::DemoArgs),
+    /// Events that were taken in and could not be counted: look at them, and count them after all.
+    #[command(subcommand)]
+    Rejected(rejected::RejectedCommand),
+    /// Was this event counted, and if not, why?
+    Event(event::EventArgs),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -173,6 +184,8 @@ fn main() -> ExitCode {
         Command::Top(args) => on_runtime(top::top(args)),
         Command::Keys(command) => on_runtime(keys::keys(command)),
         Command::Demo(args) => on_runtime(demo::demo(args)),
+        Command::Rejected(command) => on_runtime(rejected::rejected(command)),
+        Command::Event(args) => on_runtime(event::event(args)),
         Command::Config(ConfigCommand::Check(given)) => ended(config::load(&given, std::env::vars_os()).map(|loaded| {
             print!("{}", config::print_all(&loaded));
             ExitCode::SUCCESS

@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::client::{ClientError, Identity, Server, TopAsk};
+use crate::terminal;
 
 /// What `tallymark top` is told.
 #[derive(Args, Debug)]
@@ -105,21 +106,9 @@ fn align(rows: &[[String; 6]], out: &mut String) {
     }
 }
 
-/// A value for people. What strangers wrote must not steer the terminal, nor tear the table.
+/// A value for people.
 fn shown(value: &Value) -> String {
-    let text = match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    let harmless = |c: char| if c.is_control() || is_direction(c) { '\u{fffd}' } else { c };
-    let clipped: String = text.chars().take(WIDEST).map(harmless).collect();
-    if text.chars().count() > WIDEST { format!("{}…", clipped.trim_end()) } else { clipped }
-}
-
-/// Marks that turn the direction of the text behind them.
-const fn is_direction(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    terminal::shown(value, WIDEST)
 }
 
 /// A change with its sign.

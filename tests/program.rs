@@ -37,6 +37,8 @@ fn help_teaches_by_examples() {
         (vec!["tap", "--help"], "tallymark tap --follow"),
         (vec!["status", "--help"], "Exit code: 0"),
         (vec!["top", "--help"], "tallymark top --spaces --rising"),
+        (vec!["rejected", "retry", "--help"], "tallymark rejected retry --reason in_future --publish"),
+        (vec!["event", "--help"], "tallymark event e1 --video v1 --within 2h"),
         (vec!["collect", "--help"], "tallymark collect --kafka-brokers k1:9092"),
         (vec!["aggregate", "--help"], "hands the partitions over"),
         (vec!["query", "--help"], "tallymark status --url"),

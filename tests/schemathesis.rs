@@ -68,6 +68,9 @@ fn served(data: &Path) -> Server {
         .map(|n| json!({ "event_id": format!("e{n}"), "video_id": format!("v{}", n % 5), "space_id": "channel-7", "ts": now }))
         .collect();
     server.post(&events);
+    // Some that are refused.
+    let old: Vec<_> = (0..3).map(|n| json!({ "event_id": format!("old{n}"), "video_id": "v1", "ts": "2020-01-01T00:00:00Z" })).collect();
+    server.post(&old);
     let put = |path: &str, body: serde_json::Value| {
         let response = server.http.put(server.url(path)).json(&body).send().unwrap();
         assert!(response.status().is_success(), "{path}: {}", response.text().unwrap());

@@ -15,6 +15,11 @@ mod cached;
 mod dice;
 #[path = "../../query/tests/folded/mod.rs"]
 mod folded;
+#[cfg(feature = "kafka")]
+mod rejected;
+#[cfg(feature = "kafka")]
+#[path = "../support/mod.rs"]
+mod support;
 mod top;
 #[path = "../../query/tests/events/world.rs"]
 mod world;

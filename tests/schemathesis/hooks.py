@@ -8,6 +8,9 @@ RIGHTLY = {
     "/problems/too-many-points",
     "/problems/resolution-gone",
     "/problems/records-gone",
+    # Names of what there is not.
+    "/problems/unknown-letter",
+    "/problems/unknown-event",
 }
 
 
@@ -73,8 +76,26 @@ def key_that_cannot_be(problem):
     )
 
 
+def names_or_a_filter(problem):
+    # Letters are named or chosen by a filter, a reason belongs to one stage, and one letter is mended at a time.
+    detail = problem.get("detail", "")
+    return (
+        "give names or a filter, not both" in detail
+        or "no letter is refused as" in detail
+        or "it mends one letter" in detail
+    )
+
+
+def names_of_letters(problem):
+    # Names and cursors are texts of a form of their own.
+    detail = problem.get("detail", "")
+    return "a dead letter is named source/offset/index" in detail or "it is the cursor of an answer before" in detail
+
+
 CANNOT_BE_SAID = (
     key_that_cannot_be,
+    names_or_a_filter,
+    names_of_letters,
     start_after_end,
     too_many_bytes,
     one_of_several_ways,
