@@ -13,6 +13,7 @@
 //! | `kafka` | `KafkaLog`: the log on Kafka, for many machines (feature `kafka`) |
 //! | [`conformance`] | what every log must do, as one suite over any implementation |
 //! | [`caller`] | [`ClientAddress`], [`CallerKey`]: who sent a request |
+//! | [`rate`] | how much of one caller is taken each second |
 //! | [`collect`] | the collector: `POST /v1/events` with a verdict for each event |
 //! | [`problem`] | [`Problem`]: the one form of an HTTP error |
 
@@ -25,6 +26,7 @@ pub mod kafka;
 pub mod log;
 pub mod membership;
 pub mod problem;
+pub mod rate;
 
 pub use caller::{CallerKey, ClientAddress};
 pub use embedded::{EmbeddedLog, LogOptions};

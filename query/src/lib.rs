@@ -21,7 +21,7 @@
 //! | `names` | what videos and spaces are called |
 //! | [`service`] | [`QueryService`], [`router`]: the routes and the limits that hold for all |
 //! | `live` | counts as they change |
-//! | `admission`, `rate` | how many requests at once, and of one client |
+//! | `admission` | how many requests at once |
 //! | `top` | lists of the most viewed |
 //! | `report` | every video of a day |
 //! | `views`, `batch`, `days`, `recent`, `video`, `space`, `bulk`, `status`, `records`, `imports` | one kind of question each |
@@ -53,7 +53,6 @@ mod names;
 pub mod params;
 pub mod plan;
 mod question;
-mod rate;
 pub mod read;
 mod recent;
 mod records;

@@ -10,6 +10,7 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Path, Request, State};
 use axum::http::{StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use ingest::rate::Rate;
 use ingest::{EventLog, Problem};
 use schemas::id::check_id;
 use schemas::{Entity, FoldSettings, Millis, Minute};
@@ -25,7 +26,7 @@ use crate::error::{Fault, QueryError};
 use crate::live::Hub;
 use crate::metrics::Metrics;
 use crate::names::Names;
-use crate::rate::Rate;
+
 use crate::read::{Reader, Sums};
 use crate::rejected::{self, Rejected};
 use crate::top::Shelf;
