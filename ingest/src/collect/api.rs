@@ -10,7 +10,7 @@ crate::answers_with!(
     pub(super) Refusals = [
         crate::problem::responses::ANY,
         &["bad-parameter", "bad-body", "body-cut", "no-usable-event", "body-too-slow", "body-too-large", "too-many-events"],
-        &["unsupported-media-type", "origin-refused"],
+        &["unsupported-media-type", "body-expands", "origin-refused", "request-in-progress", "idempotency-key-reused", "quota-exceeded"],
     ]
 );
 

@@ -19,6 +19,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::body::{self, Fault, Form};
+use super::enrich::Edge;
 
 /// A record is cut before it grows beyond this, so that it fits a Kafka message (1 MB by default) with room for its headers.
 /// A raw event is shorter.
@@ -101,12 +102,12 @@ pub enum Refused {
     },
 }
 
-/// Sorts the events of a JSON `body` out: at most `max_events`, marked `historical` or not.
+/// Sorts the events of a JSON `body` out: at most `max_events`, each touched by the collector's `edge`.
 ///
 /// # Errors
 /// If the body's frame is broken or it has too many events; then nothing of it is to be appended.
-pub fn sort_out(form: Form, body: &[u8], partitioner: &Partitioner, max_events: usize, historical: bool) -> Result<Batch, Refused> {
-    let mut lots = Lots::new(partitioner, historical);
+pub fn sort_out(form: Form, body: &[u8], partitioner: &Partitioner, max_events: usize, edge: &Edge) -> Result<Batch, Refused> {
+    let mut lots = Lots::new(partitioner, edge);
     for (index, raw) in body::events(form, body)?.enumerate() {
         let raw = raw?;
         if index >= max_events {
@@ -120,8 +121,8 @@ pub fn sort_out(form: Form, body: &[u8], partitioner: &Partitioner, max_events: 
         }
         match json::decode_noting(raw) {
             Ok(noted) => {
-                let others = if noted.has_others { json::others(raw) } else { None };
-                lots.add(index, &noted.event, others.as_deref());
+                let others = if noted.has_others { json::others_except(raw, edge.reserved()) } else { None };
+                lots.add(index, noted.event, others.as_deref());
             }
             Err(rejection) => lots.refuse(index, rejection),
         }
@@ -129,19 +130,19 @@ pub fn sort_out(form: Form, body: &[u8], partitioner: &Partitioner, max_events: 
     Ok(lots.into_batch())
 }
 
-/// Sorts the events of a columnar `body` out, each to its own source: at most `max_events`, marked `historical` or not.
+/// Sorts the events of a columnar `body` out, each to its own source: at most `max_events`, each touched by the collector's `edge`.
 ///
 /// # Errors
 /// If the body's structure is broken or it has too many events; then nothing of it is to be appended.
-pub fn sort_out_batch(body: &[u8], partitioner: &Partitioner, max_events: usize, historical: bool) -> Result<Batch, Refused> {
+pub fn sort_out_batch(body: &[u8], partitioner: &Partitioner, max_events: usize, edge: &Edge) -> Result<Batch, Refused> {
     let batch = ViewBatch::read(body).map_err(Refused::Batch)?;
     if batch.len() > max_events {
         return Err(Refused::TooManyEvents { limit: max_events });
     }
-    let mut lots = Lots::new(partitioner, historical);
+    let mut lots = Lots::new(partitioner, edge);
     for (index, whole) in batch.events().enumerate() {
         match whole {
-            Ok(whole) => lots.add(index, &whole.event, whole.others),
+            Ok(whole) => lots.add(index, whole.event, edge.checked(whole.others).as_deref()),
             Err(rejection) => lots.refuse(index, rejection),
         }
     }
@@ -151,7 +152,7 @@ pub fn sort_out_batch(body: &[u8], partitioner: &Partitioner, max_events: usize,
 /// What has been sorted out so far.
 struct Lots<'a> {
     partitioner: &'a Partitioner,
-    historical: bool,
+    edge: &'a Edge,
     /// By source; none for one that has no event.
     by_source: Vec<Option<Box<Lot>>>,
     rejected: RejectedEvents,
@@ -166,17 +167,20 @@ struct Lot {
 }
 
 impl<'a> Lots<'a> {
-    fn new(partitioner: &'a Partitioner, historical: bool) -> Self {
+    fn new(partitioner: &'a Partitioner, edge: &'a Edge) -> Self {
         let mut by_source = Vec::new();
         by_source.resize_with(usize::try_from(partitioner.sources.get()).unwrap_or(usize::MAX), || None);
-        Self { partitioner, historical, by_source, rejected: RejectedEvents::default() }
+        Self { partitioner, edge, by_source, rejected: RejectedEvents::default() }
     }
 
-    fn add(&mut self, index: usize, event: &Event<'_>, others: Option<&str>) {
-        let Source(source) = self.partitioner.source(event);
+    fn add(&mut self, index: usize, mut event: Event<'_>, others: Option<&str>) {
+        // By the event as it was sent: a retry must come to the same source, whatever the edge makes of it then.
+        let Source(source) = self.partitioner.source(&event);
+        self.edge.touch(&mut event);
+        let others = self.edge.others(others);
         // The partitioner names only sources that there are.
         let Some(lot) = usize::try_from(source).ok().and_then(|source| self.by_source.get_mut(source)) else { return };
-        if lot.get_or_insert_default().push(event, others).is_err() {
+        if lot.get_or_insert_default().push(&event, others.as_deref()).is_err() {
             self.rejected.push(index, EVENT_TOO_LARGE, || format!("the event has no room in a record of {MAX_RECORD_BYTES} bytes"));
         }
     }
@@ -186,7 +190,7 @@ impl<'a> Lots<'a> {
     }
 
     fn into_batch(self) -> Batch {
-        let historical = self.historical;
+        let historical = self.edge.historical();
         let lots = (0..).map(Source).zip(self.by_source).filter_map(|(source, lot)| lot?.into_append(source, historical));
         Batch { appends: lots.collect(), rejected: self.rejected }
     }
@@ -230,7 +234,7 @@ mod tests {
     }
 
     fn sorted(form: Form, body: &str) -> Batch {
-        sort_out(form, body.as_bytes(), &partitioner(4), 1_000, false).unwrap()
+        sort_out(form, body.as_bytes(), &partitioner(4), 1_000, &Edge::plain(false)).unwrap()
     }
 
     /// Every event that is to be appended, as its JSON, by source.
@@ -267,9 +271,9 @@ mod tests {
 
     #[test]
     fn the_historical_mark_is_on_every_record() {
-        let batch = sort_out(Form::Ndjson, event("e").as_bytes(), &partitioner(1), 9, true).unwrap();
+        let batch = sort_out(Form::Ndjson, event("e").as_bytes(), &partitioner(1), 9, &Edge::plain(true)).unwrap();
         assert!(batch.appends[0].records.iter().all(|record| record.historical && record.kind == RecordKind::ViewBatch));
-        let batch = sort_out_batch(&batch.appends[0].records[0].payload, &partitioner(1), 9, true).unwrap();
+        let batch = sort_out_batch(&batch.appends[0].records[0].payload, &partitioner(1), 9, &Edge::plain(true)).unwrap();
         assert!(batch.appends[0].records.iter().all(|record| record.historical && record.kind == RecordKind::ViewBatch));
     }
 
@@ -298,10 +302,13 @@ mod tests {
     #[test]
     fn too_many_events_and_a_broken_frame_refuse_the_whole_body() {
         let many = format!("[{},{},{}]", event("a"), event("b"), event("c"));
-        assert_eq!(sort_out(Form::Json, many.as_bytes(), &partitioner(1), 2, false), Err(Refused::TooManyEvents { limit: 2 }));
-        assert!(sort_out(Form::Json, many.as_bytes(), &partitioner(1), 3, false).is_ok());
+        assert_eq!(
+            sort_out(Form::Json, many.as_bytes(), &partitioner(1), 2, &Edge::plain(false)),
+            Err(Refused::TooManyEvents { limit: 2 })
+        );
+        assert!(sort_out(Form::Json, many.as_bytes(), &partitioner(1), 3, &Edge::plain(false)).is_ok());
         assert!(matches!(
-            sort_out(Form::Json, many.replace(']', ",]").as_bytes(), &partitioner(1), 9, false),
+            sort_out(Form::Json, many.replace(']', ",]").as_bytes(), &partitioner(1), 9, &Edge::plain(false)),
             Err(Refused::Frame(Fault { .. }))
         ));
     }
@@ -315,13 +322,13 @@ mod tests {
         let payload = writer.finish();
         let at = payload.windows(3).rposition(|id| id == b"two").unwrap();
         let damaged = [&payload[..at], b"t\x07o", &payload[at + 3..]].concat();
-        let batch = sort_out_batch(&damaged, &partitioner(1), 3, false).unwrap();
+        let batch = sort_out_batch(&damaged, &partitioner(1), 3, &Edge::plain(false)).unwrap();
         assert_eq!(batch.rejected.shown.iter().map(|r| (r.index, r.reason)).collect::<Vec<_>>(), vec![(1, "bad_id")]);
         let of = |id: &str| event(id).replace('}', r#","x":1}"#);
         assert_eq!(lines(&batch), vec![(Source(0), vec![of("one"), of("six")])]);
-        assert_eq!(sort_out_batch(&payload, &partitioner(1), 2, false), Err(Refused::TooManyEvents { limit: 2 }));
-        assert!(matches!(sort_out_batch(&payload[1..], &partitioner(1), 3, false), Err(Refused::Batch(_))));
-        assert_eq!(sort_out_batch(&[], &partitioner(1), 3, false), Ok(Batch::default()));
+        assert_eq!(sort_out_batch(&payload, &partitioner(1), 2, &Edge::plain(false)), Err(Refused::TooManyEvents { limit: 2 }));
+        assert!(matches!(sort_out_batch(&payload[1..], &partitioner(1), 3, &Edge::plain(false)), Err(Refused::Batch(_))));
+        assert_eq!(sort_out_batch(&[], &partitioner(1), 3, &Edge::plain(false)), Ok(Batch::default()));
     }
 
     #[test]
@@ -345,7 +352,7 @@ mod tests {
             let others = field(14, &texts(&"x".repeat(others), "{}"));
             [field(1, &texts("v", "w")), field(4, &[0, 1]), field(6, &[0; 8]), field(10, &texts("e", "f")), others].concat()
         };
-        let sorted = |others: usize| sort_out_batch(&body(others), &partitioner(1), 3, false).unwrap();
+        let sorted = |others: usize| sort_out_batch(&body(others), &partitioner(1), 3, &Edge::plain(false)).unwrap();
         assert_eq!(sorted(MAX_RECORD_BYTES - 100).rejected.total(), 0);
         let batch = sorted(MAX_RECORD_BYTES + 1);
         assert_eq!(batch.rejected.shown.iter().map(|r| (r.index, r.reason)).collect::<Vec<_>>(), vec![(0, EVENT_TOO_LARGE)]);
@@ -354,7 +361,7 @@ mod tests {
 
     #[test]
     fn only_the_first_thousand_refusals_are_named_and_all_are_counted() {
-        let batch = sort_out(Form::Ndjson, "{}\n".repeat(1_500).as_bytes(), &partitioner(1), 2_000, false).unwrap();
+        let batch = sort_out(Form::Ndjson, "{}\n".repeat(1_500).as_bytes(), &partitioner(1), 2_000, &Edge::plain(false)).unwrap();
         assert_eq!((batch.rejected.shown.len(), batch.rejected.total()), (MAX_REJECTED_SHOWN, 1_500));
         assert_eq!(batch.rejected.by_reason, BTreeMap::from([("missing_field", 1_500)]));
     }
@@ -384,7 +391,7 @@ mod tests {
             let at = at % (raw.len() + 1);
             raw.insert_str(at, &feed);
             let decoded = json::decode(raw.as_bytes());
-            let batch = sort_out(Form::Json, raw.as_bytes(), &partitioner(1), 9, false).unwrap_or_default();
+            let batch = sort_out(Form::Json, raw.as_bytes(), &partitioner(1), 9, &Edge::plain(false)).unwrap_or_default();
             prop_assert_eq!(batch.appends.is_empty(), decoded.is_err());
             for append in &batch.appends {
                 let batch = ViewBatch::read(&append.records[0].payload).unwrap();
@@ -400,9 +407,9 @@ mod tests {
             let good: Vec<&str> = events.iter().map(String::as_str).filter(|raw| json::decode(raw.as_bytes()).is_ok()).collect();
             let mut writer = Writer::new();
             good.iter().for_each(|raw| writer.push(&json::decode(raw.as_bytes()).unwrap(), None).unwrap());
-            let batch = sort_out_batch(&writer.finish(), &partitioner(4), 1_000, false).unwrap();
+            let batch = sort_out_batch(&writer.finish(), &partitioner(4), 1_000, &Edge::plain(false)).unwrap();
             prop_assert_eq!(batch.rejected.total(), 0);
-            let by_line = sort_out(Form::Ndjson, good.join("\n").as_bytes(), &partitioner(4), 1_000, false).unwrap_or_default();
+            let by_line = sort_out(Form::Ndjson, good.join("\n").as_bytes(), &partitioner(4), 1_000, &Edge::plain(false)).unwrap_or_default();
             prop_assert_eq!(batch, by_line);
         }
 

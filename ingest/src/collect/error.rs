@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use schemas::Source;
 use serde_json::json;
 use thiserror::Error;
 
 use super::batch::{Refused, RejectedEvents};
+use super::coding::{ACCEPTED, MAX_RATIO, Undecodable};
 use super::request::MEDIA_TYPES;
 use crate::{LogError, Problem};
 
@@ -24,7 +26,7 @@ pub enum CollectError {
     /// A content type that is not taken.
     #[error("content-type {0:?} is not taken")]
     ContentType(String),
-    /// A compressed body.
+    /// A body that is compressed in a way that is not taken.
     #[error("content-encoding {0:?} is not taken")]
     ContentEncoding(String),
     /// Another method than POST.
@@ -36,11 +38,24 @@ pub enum CollectError {
         /// How long it may be.
         limit_bytes: usize,
     },
+    /// The body, decoded, is too long.
+    #[error("the body has more than {limit_bytes} bytes once it is decoded")]
+    DecodedTooLarge {
+        /// How long it may be.
+        limit_bytes: usize,
+    },
+    /// The body cannot be decoded.
+    #[error(transparent)]
+    Undecodable(#[from] Undecodable),
     /// The body did not come in time.
-    #[error("the body was not complete within {limit:?}")]
+    #[error("{}", slow(.limit, *.received, *.bytes_per_second))]
     BodyTooSlow {
         /// How long it may take.
         limit: Duration,
+        /// How many bytes had come.
+        received: usize,
+        /// The least that must come each second, if that was not kept.
+        bytes_per_second: Option<u32>,
     },
     /// The connection failed, or its framing is broken, before the body was complete.
     #[error("the body ended early: {0}")]
@@ -48,6 +63,39 @@ pub enum CollectError {
     /// All bodies together hold as much memory as they may.
     #[error("the bodies of all requests hold as much memory as they may")]
     Full,
+    /// The bodies of this caller hold as much memory as one caller's may.
+    #[error("the bodies of this caller's requests hold {limit_bytes} bytes, as many as one caller's may")]
+    Share {
+        /// How much that is.
+        limit_bytes: usize,
+    },
+    /// As much waits for a source as may.
+    #[error("as much waits for source {0} of the log as may")]
+    SourceFull(Source),
+    /// A caller's quota is used up.
+    #[error("this caller's quota {policy:?}, {per_second} {what} each second, is used up")]
+    Quota {
+        /// Its name in the headers.
+        policy: &'static str,
+        /// Of what.
+        what: &'static str,
+        /// How much each second.
+        per_second: u32,
+        /// When there will be room.
+        retry_after_s: u32,
+    },
+    /// The key may not send historical events.
+    #[error("this key may not send historical events")]
+    MayNotImport,
+    /// The first request of this idempotency key is being worked on.
+    #[error("the first request with this Idempotency-Key is being worked on")]
+    InProgress,
+    /// The idempotency key came with another body.
+    #[error("this Idempotency-Key came with another request before")]
+    KeyReused,
+    /// There is no random number to be had.
+    #[error("the salt of the day cannot be made: {0}")]
+    NoSalt(String),
     /// The body as a whole is refused.
     #[error(transparent)]
     Body(#[from] Refused),
@@ -67,6 +115,13 @@ pub enum CollectError {
     Broken,
 }
 
+fn slow(limit: &Duration, received: usize, bytes_per_second: Option<u32>) -> String {
+    match bytes_per_second {
+        Some(least) => format!("the body comes at less than {least} bytes a second: {received} bytes were there"),
+        None => format!("the body was not complete within {limit:?}"),
+    }
+}
+
 /// What deduplication makes of a request that is sent twice.
 const RESEND: &str =
     "Send the whole request again: what is already in the log is deduplicated by event_id (within dedup_minutes, 10 by default)";
@@ -79,14 +134,25 @@ impl From<CollectError> for Problem {
             CollectError::ContentType(_) => {
                 unsupported(format!("{says}; send one of {MEDIA_TYPES}, in UTF-8")).with("accepted", MEDIA_TYPES)
             }
-            CollectError::ContentEncoding(_) => unsupported(format!("{says}; send the body uncompressed (identity)")),
+            CollectError::ContentEncoding(_) => {
+                let detail = format!("{says}; send the body in one of {ACCEPTED}, by one coding, or uncompressed (identity)");
+                unsupported(detail).with("accepted_encodings", ACCEPTED)
+            }
             CollectError::Method => Self::new(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "method-not-allowed",
                 "This method is not taken here",
                 "POST events to /v1/events",
             ),
-            CollectError::BodyTooLarge { limit_bytes } => {
+            CollectError::Undecodable(Undecodable::Damaged { .. }) => {
+                Self::new(StatusCode::BAD_REQUEST, "bad-body", "The body cannot be used", format!("{says}; nothing of it was taken"))
+            }
+            CollectError::Undecodable(Undecodable::Bomb { .. }) => {
+                let detail = format!("{says}; events do not compress so well: send them in other requests, or uncompressed");
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body-expands", "The body decodes to far more than it is", detail)
+                    .with("limit_ratio", MAX_RATIO)
+            }
+            CollectError::BodyTooLarge { limit_bytes } | CollectError::DecodedTooLarge { limit_bytes } => {
                 let detail = format!("{says}; send the events in smaller requests");
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large", detail).with("limit_bytes", limit_bytes)
             }
@@ -96,6 +162,35 @@ impl From<CollectError> for Problem {
             }
             CollectError::BodyCut(_) => Self::new(StatusCode::BAD_REQUEST, "body-cut", "The body ended early", says),
             CollectError::Full => Self::unavailable(1, format!("{says}; nothing of this request was taken; send it again in a moment")),
+            CollectError::SourceFull(_) => {
+                Self::unavailable(1, format!("{says}; nothing of this request was taken; send it again in a moment"))
+            }
+            CollectError::NoSalt(_) => Self::unavailable(5, format!("{says}; nothing of this request was taken")),
+            CollectError::Share { limit_bytes } => {
+                let detail = format!("{says}; nothing of this request was taken; send it again in a moment, and fewer at once");
+                too_much(detail, 1).with("limit_bytes", limit_bytes)
+            }
+            CollectError::Quota { policy, per_second, retry_after_s, .. } => {
+                let detail = format!("{says}; nothing of this request was taken; send it again after {retry_after_s} s");
+                too_much(detail, retry_after_s).with("limit", per_second).with("violated-policies", vec![policy])
+            }
+            CollectError::MayNotImport => {
+                let detail = format!("{says}: it lacks the scope import; send without historical=true, or with a key that has it");
+                Self::new(StatusCode::FORBIDDEN, "scope-lacking", "The key does not allow this", detail).with("scope", "import")
+            }
+            CollectError::InProgress => {
+                let detail = format!("{says}; ask again in a moment to be given its answer");
+                Self::new(StatusCode::CONFLICT, "request-in-progress", "The first request is being worked on", detail).retry_after(1)
+            }
+            CollectError::KeyReused => {
+                let detail = format!("{says}; nothing of this one was taken; a request that differs needs a key of its own");
+                Self::new(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "idempotency-key-reused",
+                    "The Idempotency-Key belongs to another request",
+                    detail,
+                )
+            }
             CollectError::Body(Refused::Frame(fault)) => {
                 Self::new(StatusCode::BAD_REQUEST, "bad-body", "The body cannot be used", says).with("at_byte", fault.at)
             }
@@ -115,6 +210,10 @@ impl From<CollectError> for Problem {
             }
         }
     }
+}
+
+fn too_much(detail: String, retry_after_s: u32) -> Problem {
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "quota-exceeded", "Too much at once", detail).retry_after(retry_after_s)
 }
 
 fn unsupported(detail: String) -> Problem {

@@ -7,13 +7,20 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use super::coding::Undecodable;
+use super::error::CollectError;
+
 /// The collector's metrics. Clones share their values.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     requests: Family<StatusClass, Counter>,
     accepted: Counter,
     rejected: Family<ByReason, Counter>,
+    moved: Counter,
+    replayed: Counter,
+    limited: Family<ByLimit, Counter>,
     body_bytes: Counter,
+    decoded_bytes: Counter,
     pub(super) in_flight_bytes: Gauge,
     append_seconds: Histogram,
 }
@@ -28,13 +35,22 @@ struct ByReason {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByLimit {
+    limit: &'static str,
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self {
             requests: Family::default(),
             accepted: Counter::default(),
             rejected: Family::default(),
+            moved: Counter::default(),
+            replayed: Counter::default(),
+            limited: Family::default(),
             body_bytes: Counter::default(),
+            decoded_bytes: Counter::default(),
             in_flight_bytes: Gauge::default(),
             // 0.5 ms to 16 s: from a fast disk's fsync to one in trouble.
             append_seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
@@ -49,6 +65,10 @@ impl Metrics {
         registry.register("requests", "Requests answered, by class of status", self.requests.clone());
         registry.register("events_accepted", "Events that the log has durably", self.accepted.clone());
         registry.register("events_rejected", "Events refused before the log, by reason", self.rejected.clone());
+        registry.register("events_clock_corrected", "Events whose instant was corrected by their client's clock", self.moved.clone());
+        registry.register("requests_replayed", "Requests given the answer of the first with their Idempotency-Key", self.replayed.clone());
+        registry.register("requests_limited", "Requests refused so that others are served, by limit", self.limited.clone());
+        registry.register_with_unit("decoded_body", "Bytes that compressed bodies decoded to", Unit::Bytes, self.decoded_bytes.clone());
         registry.register_with_unit("body", "Body bytes read", Unit::Bytes, self.body_bytes.clone());
         registry.register_with_unit("in_flight_body", "Body bytes held now", Unit::Bytes, self.in_flight_bytes.clone());
         registry.register_with_unit("append", "From a decoded request to its durable events", Unit::Seconds, self.append_seconds.clone());
@@ -70,6 +90,33 @@ impl Metrics {
 
     pub(super) fn rejected(&self, reason: &'static str, events: u64) {
         self.rejected.get_or_create(&ByReason { reason }).inc_by(events);
+    }
+
+    pub(super) fn moved(&self, events: u64) {
+        self.moved.inc_by(events);
+    }
+
+    pub(super) fn replayed(&self) {
+        self.replayed.inc();
+    }
+
+    /// A request was refused: by a limit, perhaps.
+    pub(super) fn refused(&self, error: &CollectError) {
+        let limit = match error {
+            CollectError::Quota { policy, .. } => policy,
+            CollectError::Share { .. } => "share",
+            CollectError::SourceFull(_) => "source",
+            CollectError::Full => "memory",
+            CollectError::BodyTooSlow { .. } => "pace",
+            CollectError::BodyTooLarge { .. } | CollectError::DecodedTooLarge { .. } => "size",
+            CollectError::Undecodable(Undecodable::Bomb { .. }) => "ratio",
+            _ => return,
+        };
+        self.limited.get_or_create(&ByLimit { limit }).inc();
+    }
+
+    pub(super) fn decoded(&self, bytes: usize) {
+        self.decoded_bytes.inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
 
     pub(super) fn body_read(&self, bytes: usize) {

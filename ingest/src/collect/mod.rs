@@ -1,18 +1,27 @@
 //! The HTTP collector: `POST /v1/events[?historical=true]`, answered when the log has the events durably.
 //!
 //! ```text
-//! query, headers ──> request::Ask          refused: 400 405 415
-//! body ──> intake::Intake                  refused: 408 413 503
-//!      ──> batch::sort_out ──> Batch       refused: 400 413, or single events in the answer
+//! query, headers ──> request::Ask          refused: 400 403 405 415
+//! caller ──> quota                         refused: 429
+//! body ──> intake::Intake                  refused: 400 408 413 429 503
+//!      ──> idempotency                     answered as before, or refused: 409 422
+//!      ──> batch::sort_out ──> Batch       refused: 400 413 429, or single events in the answer
 //!      ──> EventLog::append, all sources at once ──> 202, or 503 and when to come back
 //! ```
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`request`] | [`request::Ask`]: query string and headers |
+//! | [`quota`] | how much of one caller is taken each second |
 //! | `intake` | the body under its limits |
+//! | `budget` | the memory for all bodies, and one caller's part of it |
+//! | [`coding`] | a compressed body, decoded while it arrives |
+//! | [`idempotency`] | the answer of the first for a request that is sent again |
 //! | [`body`] | a JSON body as the raw bytes of its events, in any form |
 //! | [`batch`] | what to append where, and a verdict on each event |
+//! | [`skew`] | what a client's wrong clock is corrected by |
+//! | [`enrich`] | what the collector itself puts on an event |
+//! | `waiting` | how much waits for each source |
 //! | [`error`] | [`CollectError`], and what it is in HTTP |
 //! | `api` | what the OpenAPI document says of it |
 //! | [`metrics`] | [`Metrics`] |
@@ -21,18 +30,20 @@
 //! The answer to a good request is `{"accepted":n,"rejected_total":m,"rejected":[{"index":i,"reason":"..","detail":".."}]}`;
 //! `rejected` names the first [`batch::MAX_REJECTED_SHOWN`] refused events.
 //!
-//! Memory: all bodies together have at most [`Limits::max_in_flight_bytes`] (in buffers that have room for up to twice
-//! that), and the records made from them about as much again. There is no queue: what does not fit is refused with `Retry-After`.
-//! Once a body is complete its events are appended whether or not the client stays.
+//! Memory: all bodies together, decoded, have at most [`Limits::max_in_flight_bytes`] (in buffers that have room for up to twice
+//! that), and the records made from them about as much again; one caller has at most half. There is no queue: what does not fit is
+//! refused with `Retry-After`. Once a body is complete its events are appended whether or not the client stays.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::{Json, Router};
+use bytes::Bytes;
 use futures_util::future::join_all;
+use schemas::Millis;
 use schemas::partition::Partitioner;
 use serde::Serialize;
 use tokio::sync::Semaphore;
@@ -40,23 +51,39 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::caller::Caller;
 use crate::{EventLog, LogError, Problem};
 
 mod api;
 pub mod batch;
 pub mod body;
+mod budget;
+pub mod coding;
+pub mod enrich;
 pub mod error;
+pub mod idempotency;
 mod intake;
 pub mod metrics;
+pub mod quota;
 pub mod request;
 mod script;
+pub mod skew;
+mod waiting;
 
 pub use error::CollectError;
 pub use metrics::Metrics;
 
 use batch::{Append, Batch, Rejected};
-use intake::{Budget, Intake};
+use budget::Budget;
+use enrich::{DailySalt, Edge, Enrichment, Sender};
+use idempotency::{Answers, Begun, Fingerprint};
+use intake::{Bounds, Intake, linger};
+use quota::{Meters, Quotas};
 use request::{Ask, Content};
+use waiting::Waiting;
+
+/// Says that an answer is that of the first request with the same `Idempotency-Key`.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// A body longer than this is decoded away from the threads that serve connections.
 const INLINE_BODY_BYTES: usize = 256 * 1024;
@@ -64,25 +91,35 @@ const INLINE_BODY_BYTES: usize = 256 * 1024;
 /// How much the collector takes at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The longest body of one request, in bytes.
+    /// The longest body of one request as it comes, in bytes.
     pub max_body_bytes: usize,
+    /// The longest body once it is decoded, if it is compressed; at most what fits into [`Limits::max_in_flight_bytes`] together
+    /// with what decoding takes.
+    pub max_decoded_bytes: usize,
     /// The bytes that the bodies of all requests may hold together, from arrival to answer. Less than
-    /// [`Limits::max_body_bytes`] and the longest bodies can never be taken.
+    /// the longest body, and that can never be taken.
     pub max_in_flight_bytes: u32,
     /// The most events of one request.
     pub max_events: usize,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
+    /// How many bytes of a body must come each second, after a few seconds of patience; 0 is any.
+    pub body_bytes_per_second: u32,
+    /// How much of one caller is taken each second.
+    pub quotas: Quotas,
 }
 
 impl Default for Limits {
-    /// 8 MiB a body, 64 MiB of bodies, 50,000 events, 30 s.
+    /// 8 MiB a body, also decoded, 64 MiB of bodies, 50,000 events, 30 s and at least 1 KiB a second; as much of a caller as comes.
     fn default() -> Self {
         Self {
             max_body_bytes: 8 * 1024 * 1024,
+            max_decoded_bytes: 8 * 1024 * 1024,
             max_in_flight_bytes: 64 * 1024 * 1024,
             max_events: 50_000,
             body_timeout: Duration::from_secs(30),
+            body_bytes_per_second: 1_024,
+            quotas: Quotas::default(),
         }
     }
 }
@@ -92,8 +129,13 @@ pub struct Collector {
     log: Arc<dyn EventLog>,
     partitioner: Partitioner,
     limits: Limits,
+    enrichment: Enrichment,
     metrics: Metrics,
+    meters: Meters,
     budget: Budget,
+    answers: Arc<Answers>,
+    waiting: Arc<Waiting>,
+    salts: DailySalt,
     decoders: Semaphore,
 }
 
@@ -105,13 +147,44 @@ struct Accepted {
     rejected: Vec<Rejected>,
 }
 
+/// A good answer: its bytes, and whether they were given before.
+struct Answer {
+    bytes: Bytes,
+    again: bool,
+}
+
+/// A request but for its body, and what is to be done to its events.
+struct Work {
+    ask: Ask,
+    edge: Edge,
+    caller: Caller,
+}
+
 impl Collector {
-    /// A collector for `log`; `partitioner` is the log's own.
-    pub fn new(log: Arc<dyn EventLog>, partitioner: Partitioner, limits: Limits) -> Self {
+    /// A collector for `log`; `partitioner` is the log's own. It puts nothing on events: see [`Collector::enriching`].
+    pub fn new(log: Arc<dyn EventLog>, partitioner: Partitioner, mut limits: Limits) -> Self {
         let metrics = Metrics::default();
-        let budget = Budget::new(limits.max_in_flight_bytes, metrics.in_flight_bytes.clone());
-        let decoders = Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from));
-        Self { log, partitioner, limits, metrics, budget, decoders }
+        limits.max_decoded_bytes = coding::most_decoded(limits.max_decoded_bytes, limits.max_in_flight_bytes);
+        let one_body = limits.max_body_bytes.max(coding::memory(limits.max_decoded_bytes));
+        Self {
+            log,
+            partitioner,
+            limits,
+            enrichment: Enrichment::default(),
+            meters: Meters::new(limits.quotas, Instant::now()),
+            budget: Budget::new(limits.max_in_flight_bytes, one_body, metrics.in_flight_bytes.clone()),
+            answers: Arc::new(Answers::new()),
+            waiting: Arc::new(Waiting::new(partitioner.sources.get(), limits.max_in_flight_bytes)),
+            salts: DailySalt::default(),
+            decoders: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
+            metrics,
+        }
+    }
+
+    /// It puts this on each event.
+    #[must_use]
+    pub fn enriching(self, enrichment: Enrichment) -> Self {
+        Self { enrichment, ..self }
     }
 
     /// Its metrics, to be registered.
@@ -125,44 +198,107 @@ impl Collector {
         self.budget.all_free().await;
     }
 
-    async fn collect(self: Arc<Self>, request: Request) -> Result<Accepted, CollectError> {
+    /// Forgets the salt of each day when it is over, also where no request comes then; until the collector is gone.
+    pub async fn forget_salts(collector: Weak<Self>) {
+        loop {
+            let rest_ms = u64::try_from(enrich::until_midnight_ms(Millis::now())).unwrap_or(1);
+            tokio::time::sleep(Duration::from_millis(rest_ms)).await;
+            let Some(collector) = collector.upgrade() else { return };
+            collector.salts.forget_before(Millis::now());
+        }
+    }
+
+    async fn collect(self: Arc<Self>, request: Request, caller: Caller) -> Result<Answer, CollectError> {
+        let received = Millis::now();
         let (head, body) = request.into_parts();
         let ask = Ask::read(&head.uri, &head.headers)?;
-        let Limits { max_body_bytes, body_timeout, .. } = self.limits;
-        let intake = Intake::read(ask, body, max_body_bytes, body_timeout, &self.budget).await?;
-        self.metrics.body_read(intake.bytes.len());
+        if let Err(error) = self.admit(&ask, &caller) {
+            linger(body.into_data_stream(), self.limits.max_body_bytes);
+            return Err(error);
+        }
+        let edge = self.edge(&ask, &caller, &head.headers, received)?;
+        let Limits { max_body_bytes: max_bytes, max_decoded_bytes, body_timeout: timeout, body_bytes_per_second, .. } = self.limits;
+        let bounds = Bounds { max_bytes, max_decoded_bytes, timeout, bytes_per_second: body_bytes_per_second };
+        let intake = Intake::read(body, ask.content_length, ask.coding, &bounds, &self.budget, &caller).await?;
+        self.metrics.body_read(intake.received);
+        if ask.coding.is_some() {
+            self.metrics.decoded(intake.bytes.len());
+        }
         // A task of its own, so that the outcome does not depend on the connection.
-        tokio::spawn(self.settle(ask, intake)).await.unwrap_or(Err(CollectError::Broken))
+        tokio::spawn(self.settle(Arc::new(Work { ask, edge, caller }), intake)).await.unwrap_or(Err(CollectError::Broken))
+    }
+
+    /// Whether the body is read at all.
+    fn admit(&self, ask: &Ask, caller: &Caller) -> Result<(), CollectError> {
+        if ask.historical && caller.key.as_ref().is_some_and(|key| !key.may_import) {
+            return Err(CollectError::MayNotImport);
+        }
+        self.meters.admit(caller, Instant::now())
+    }
+
+    /// What is to be done to the events of a request that came at `received`.
+    fn edge(&self, ask: &Ask, caller: &Caller, headers: &HeaderMap, received: Millis) -> Result<Edge, CollectError> {
+        let skew_ms = ask.sent_at.map_or(0, |sent_at| skew::skew_ms(received, sent_at));
+        let salt = self.enrichment.daily_viewers.then(|| self.salts.of(received)).transpose();
+        let salt = salt.map_err(|error| CollectError::NoSalt(error.to_string()))?;
+        let user_agent = headers.get(header::USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let sender = Sender { address: caller.address, user_agent: user_agent.as_deref(), received };
+        Ok(Edge::new(ask.historical, skew_ms, &self.enrichment, salt, &sender))
     }
 
     /// Sorts out a complete body and appends it.
-    async fn settle(self: Arc<Self>, ask: Ask, intake: Intake) -> Result<Accepted, CollectError> {
+    async fn settle(self: Arc<Self>, work: Arc<Work>, intake: Intake) -> Result<Answer, CollectError> {
         // The share is held until the records made from the bytes are the log's.
-        let Intake { bytes, share: _share } = intake;
-        let batch = if bytes.len() > INLINE_BODY_BYTES {
-            // No more at a time than there are cores: others would only hold memory. Nobody closes the semaphore.
-            let _core = self.decoders.acquire().await;
-            let this = Arc::clone(&self);
-            tokio::task::spawn_blocking(move || this.sort_out(ask, bytes)).await.unwrap_or(Err(CollectError::Broken))?
-        } else {
-            self.sort_out(ask, bytes)?
+        let Intake { bytes, share, .. } = intake;
+        let turn = match &work.ask.idempotency_key {
+            None => None,
+            Some(key) => match self.answers.begin(&work.caller, key, Fingerprint::of(work.ask.historical, &bytes))? {
+                Begun::New(turn) => Some(turn),
+                Begun::Answered(bytes) => {
+                    self.metrics.replayed();
+                    return Ok(Answer { bytes, again: true });
+                }
+            },
         };
+        let batch = self.sorted_out(&work, bytes).await?;
         for (reason, events) in &batch.rejected.by_reason {
             self.metrics.rejected(reason, *events);
         }
         if batch.appends.is_empty() {
             return Err(CollectError::NoUsableEvent(batch.rejected));
         }
+        self.meters.events(&work.caller, batch.appends.iter().map(|append| append.events).sum(), Instant::now())?;
+        let sources = batch.appends.iter().map(|append| append.source);
+        let _waits = self.waiting.enter(sources, share.bytes()).map_err(CollectError::SourceFull)?;
         let accepted = self.append(batch.appends).await?;
-        Ok(Accepted { accepted, rejected_total: batch.rejected.total(), rejected: batch.rejected.shown })
+        if work.edge.skew_ms() != 0 {
+            self.metrics.moved(accepted);
+        }
+        let accepted = Accepted { accepted, rejected_total: batch.rejected.total(), rejected: batch.rejected.shown };
+        let bytes = Bytes::from(serde_json::to_vec(&accepted).map_err(|_| CollectError::Broken)?);
+        if let Some(turn) = turn {
+            turn.keep(bytes.clone());
+        }
+        Ok(Answer { bytes, again: false })
+    }
+
+    /// A long body away from the threads that serve connections.
+    async fn sorted_out(self: &Arc<Self>, work: &Arc<Work>, bytes: Vec<u8>) -> Result<Batch, CollectError> {
+        if bytes.len() <= INLINE_BODY_BYTES {
+            return self.sort_out(work, bytes);
+        }
+        // No more at a time than there are cores: others would only hold memory. Nobody closes the semaphore.
+        let _core = self.decoders.acquire().await;
+        let (this, work) = (Arc::clone(self), Arc::clone(work));
+        tokio::task::spawn_blocking(move || this.sort_out(&work, bytes)).await.unwrap_or(Err(CollectError::Broken))
     }
 
     /// Takes the bytes, so that they are gone before the log is waited for.
-    fn sort_out(&self, ask: Ask, bytes: Vec<u8>) -> Result<Batch, CollectError> {
+    fn sort_out(&self, work: &Work, bytes: Vec<u8>) -> Result<Batch, CollectError> {
         let (partitioner, max_events) = (&self.partitioner, self.limits.max_events);
-        Ok(match ask.content {
-            Content::Json(form) => batch::sort_out(form, &bytes, partitioner, max_events, ask.historical)?,
-            Content::ViewBatch => batch::sort_out_batch(&bytes, partitioner, max_events, ask.historical)?,
+        Ok(match work.ask.content {
+            Content::Json(form) => batch::sort_out(form, &bytes, partitioner, max_events, &work.edge)?,
+            Content::ViewBatch => batch::sort_out_batch(&bytes, partitioner, max_events, &work.edge)?,
         })
     }
 
@@ -187,10 +323,24 @@ impl Collector {
         }
     }
 
-    fn respond(&self, outcome: Result<Accepted, CollectError>) -> Response {
+    fn respond(&self, outcome: Result<Answer, CollectError>) -> Response {
         let response = match outcome {
-            Ok(accepted) => (StatusCode::ACCEPTED, Json(accepted)).into_response(),
-            Err(error) => Problem::from(error).into_response(),
+            Ok(Answer { bytes, again }) => {
+                let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                let mut response = (StatusCode::ACCEPTED, [json], bytes).into_response();
+                if again {
+                    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+                }
+                response
+            }
+            Err(error) => {
+                self.metrics.refused(&error);
+                let mut response = Problem::from(error).into_response();
+                if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+                    response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static(coding::ACCEPTED));
+                }
+                response
+            }
         };
         self.metrics.answered(response.status().as_u16());
         response
@@ -219,8 +369,11 @@ fn routes() -> OpenApiRouter<Arc<Collector>> {
 /// Events are judged one by one: those that can be used are taken even if others are refused. Send a request again after any
 /// failure; what is already there is recognised by its `event_id` and counted once.
 ///
-/// The body is JSON (one event, an array, or `{"events": [...]}`), NDJSON with one event a line, or a columnar
-/// `tallymark.v1.ViewBatch`. It is not compressed. A request has at most 8 MiB and 50,000 events unless it was configured otherwise.
+/// The body is JSON (one event, an array, or `{"events": [...]}`; `text/plain` is taken as JSON too, as a browser's beacon sends it),
+/// NDJSON with one event a line, or a columnar `tallymark.v1.ViewBatch`. It may be compressed: `Content-Encoding: gzip` or `zstd`. A
+/// request has at most 8 MiB, also once decoded, and 50,000 events unless it was configured otherwise.
+///
+/// Callers may have quotas: then every answer has `RateLimit-Policy` and `RateLimit`, and who passes one is answered 429.
 #[utoipa::path(
     post,
     path = "/v1/events",
@@ -228,7 +381,13 @@ fn routes() -> OpenApiRouter<Arc<Collector>> {
     tag = "Events",
     params(
         ("historical" = Option<bool>, Query,
-            description = "Whether the events may be older than `max_lateness` (7 days by default), as an import's are. Otherwise those that are too old are not counted.")
+            description = "Whether the events may be older than `max_lateness` (7 days by default), as an import's are. Otherwise those that are too old are not counted."),
+        ("sent_at" = Option<i64>, Query, minimum = 100_000_000_000i64, maximum = 253_402_300_799_999i64,
+            description = "The same as the header `Tallymark-Sent-At`, for who cannot set headers; the header goes before it."),
+        ("Tallymark-Sent-At" = Option<i64>, Header, minimum = 100_000_000_000i64, maximum = 253_402_300_799_999i64,
+            description = "When this attempt was sent, by the clock that the events were stamped with, in Unix milliseconds. If that is more than 2 s from its arrival, the `ts` of its events is moved by the difference. Historical events never are."),
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 253, pattern = "^[A-Za-z0-9-]+$",
+            description = "A name for this request (a UUID), in quotes or bare. Sent again with the same body within 10 minutes, it is given the answer of the first (with `Idempotent-Replayed: true`) and nothing is appended again; while the first is being worked on it is answered 409, with another body 422. Answers other than 202 are not kept. This is the memory of one instance: on another, after a restart or when there are very many, the events are appended again, and counted once by their `event_id`.")
     ),
     request_body(content(
         (api::Events = "application/json"),
@@ -238,8 +397,11 @@ fn routes() -> OpenApiRouter<Arc<Collector>> {
     responses((status = 202, description = "The log has the events.", body = api::Accepted), api::Refusals)
 )]
 async fn post_events(State(collector): State<Arc<Collector>>, request: Request) -> Response {
-    let outcome = Arc::clone(&collector).collect(request).await;
-    collector.respond(outcome)
+    let caller = Caller::of(request.extensions());
+    let outcome = Arc::clone(&collector).collect(request, caller.clone()).await;
+    let mut response = collector.respond(outcome);
+    collector.meters.tell(&caller, Instant::now(), response.headers_mut());
+    response
 }
 
 async fn other_method(State(collector): State<Arc<Collector>>) -> Response {

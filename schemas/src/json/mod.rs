@@ -75,7 +75,23 @@ pub fn decode_without_scan(bytes: &[u8]) -> Result<Event<'_>, Rejection> {
 /// assert_eq!(schemas::json::others(json).unwrap(), r#"{"player":{"zoom": 1.50},"ab":"x"}"#);
 /// ```
 pub fn others(bytes: &[u8]) -> Option<String> {
-    parse::others(bytes)
+    parse::others(bytes, &[])
+}
+
+/// What [`others`] gives, without the members that have one of these names, however they are escaped.
+///
+/// ```
+/// let json = br#"{"event_id":"e","video_id":"v","ts":1763642096789,"client\u005fip":"x","ab":"y"}"#;
+/// assert_eq!(schemas::json::others_except(json, &["client_ip"]).unwrap(), r#"{"ab":"y"}"#);
+/// ```
+pub fn others_except(bytes: &[u8], names: &[&str]) -> Option<String> {
+    parse::others(bytes, names)
+}
+
+/// Whether the bytes are one JSON object.
+pub fn is_object(bytes: &[u8]) -> bool {
+    // serde_json, because it bounds the depth of nesting.
+    serde_json::from_slice::<&serde_json::value::RawValue>(bytes).is_ok_and(|value| value.get().starts_with('{'))
 }
 
 /// The lines of an NDJSON payload that are not blank.

@@ -31,11 +31,11 @@ pub(super) fn event(bytes: &[u8]) -> Option<Event<'_>> {
 }
 
 /// What [`others`](super::others) says, by the same parser that read the event: it finds whatever that one passed over.
-pub(super) fn others(bytes: &[u8]) -> Option<String> {
+pub(super) fn others(bytes: &[u8], except: &[&str]) -> Option<String> {
     if has_many_containers(bytes) {
-        serde_json::from_slice::<Others<'_, &RawValue>>(bytes).ok()?.write(|value| value.get())
+        serde_json::from_slice::<Others<'_, &RawValue>>(bytes).ok()?.write(except, |value| value.get())
     } else {
-        sonic_rs::from_slice::<Others<'_, LazyValue<'_>>>(bytes).ok()?.write(LazyValue::as_raw_str)
+        sonic_rs::from_slice::<Others<'_, LazyValue<'_>>>(bytes).ok()?.write(except, LazyValue::as_raw_str)
     }
 }
 
@@ -129,8 +129,9 @@ impl<'de> Deserialize<'de> for Ts {
 struct Others<'a, V>(Vec<(Text<'a>, V)>);
 
 impl<V> Others<'_, V> {
-    fn write(&self, raw: impl Fn(&V) -> &str) -> Option<String> {
-        let members: Vec<_> = self.0.iter().map(|(name, value)| format!("{}:{}", Value::from(name.0.as_ref()), raw(value))).collect();
+    fn write(&self, except: &[&str], raw: impl Fn(&V) -> &str) -> Option<String> {
+        let kept = self.0.iter().filter(|(name, _)| !except.contains(&name.0.as_ref()));
+        let members: Vec<_> = kept.map(|(name, value)| format!("{}:{}", Value::from(name.0.as_ref()), raw(value))).collect();
         (!members.is_empty()).then(|| format!("{{{}}}", members.join(",")))
     }
 }
