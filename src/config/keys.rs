@@ -1,8 +1,9 @@
 //! The table of keys: the one place where a setting is named, explained and read.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::{LogFormat, Settings, cluster, duration_ms, value};
+use super::{LogFormat, Settings, cluster, duration_ms, edge, value};
 
 /// One setting: everything that is known about it but its value.
 pub(crate) struct Key {
@@ -267,6 +268,27 @@ pub(crate) const KEYS: &[Key] = &[
         set: |s, text| put(&mut s.max_body_bytes, value::bytes(text).filter(|n| (1 << 10..=1 << 30).contains(n))),
     },
     Key {
+        name: "max_decoded_body",
+        default: "8MiB",
+        allowed: "a size from 1KiB to 1GiB",
+        meaning: "the largest that a compressed body of POST /v1/events may decode to, as far as `max_inflight` has room for it; and at most 100 times its own size",
+        set: |s, text| put(&mut s.max_decoded_body_bytes, value::bytes(text).filter(|n| (1 << 10..=1 << 30).contains(n))),
+    },
+    Key {
+        name: "body_timeout",
+        default: "30s",
+        allowed: "a duration from 1s to 10m",
+        meaning: "how long the body of POST /v1/events may take to arrive",
+        set: |s, text| put(&mut s.body_timeout, length(text, 1_000..=600_000).and_then(millis)),
+    },
+    Key {
+        name: "body_rate",
+        default: "1KiB",
+        allowed: "0 (any) or a size up to 1GiB",
+        meaning: "how much of the body of POST /v1/events must come each second on average, after 5 s of patience",
+        set: |s, text| put(&mut s.body_bytes_per_second, value::bytes(text).and_then(|n| u32::try_from(n).ok()).filter(|n| *n <= 1 << 30)),
+    },
+    Key {
         name: "max_events",
         default: "50000",
         allowed: "a whole number from 1 to 1000000",
@@ -277,7 +299,7 @@ pub(crate) const KEYS: &[Key] = &[
         name: "max_inflight",
         default: "64MiB",
         allowed: "a size from 1MiB to 2GiB, at least `max_body`",
-        meaning: "how many bytes of request bodies may be in memory at once; beyond it producers are told to come back (503)",
+        meaning: "how many bytes of request bodies may be in memory at once; beyond it producers are told to come back (503). One caller's have at most half, or one body",
         set: |s, text| {
             put(
                 &mut s.max_inflight_bytes,
@@ -303,8 +325,64 @@ pub(crate) const KEYS: &[Key] = &[
         name: "rate_limit",
         default: "5000",
         allowed: "a whole number from 0 (no limit) to 1000000",
-        meaning: "how many questions one client (an IPv4 address, or the /64 network of an IPv6 address) may ask each second; more are refused with 429. Behind a proxy all come from its address: then limit there, and say 0 here",
+        meaning: "how many questions one client (an IPv4 address, or the /64 network of an IPv6 address) may ask each second; more are refused with 429. Behind a proxy all come from its address, unless it is one of `trusted_proxies`",
         set: |s, text| put(&mut s.rate_limit, number(text, 0..=1_000_000)),
+    },
+    Key {
+        name: "key_requests",
+        default: "0",
+        allowed: "a whole number from 0 (no limit) to 1000000",
+        meaning: "how many POST /v1/events one key may send each second; more are refused with 429",
+        set: |s, text| put(&mut s.quotas.key.requests, number(text, 0..=1_000_000).map(NonZeroU32::new)),
+    },
+    Key {
+        name: "key_events",
+        default: "0",
+        allowed: "a whole number from 0 (no limit) to 1000000000",
+        meaning: "how many events one key may send each second, unless it has a limit of its own; a request with more is taken and waited off, up to a minute's worth",
+        set: |s, text| put(&mut s.quotas.key.events, number(text, 0..=1_000_000_000).map(NonZeroU32::new)),
+    },
+    Key {
+        name: "address_requests",
+        default: "0",
+        allowed: "a whole number from 0 (no limit) to 1000000",
+        meaning: "how many POST /v1/events one client (as in `rate_limit`) may send each second, with whatever key; more are refused with 429",
+        set: |s, text| put(&mut s.quotas.address.requests, number(text, 0..=1_000_000).map(NonZeroU32::new)),
+    },
+    Key {
+        name: "address_events",
+        default: "0",
+        allowed: "a whole number from 0 (no limit) to 1000000000",
+        meaning: "how many events one client may send each second, with whatever key; a request with more is taken and waited off, up to a minute's worth",
+        set: |s, text| put(&mut s.quotas.address.events, number(text, 0..=1_000_000_000).map(NonZeroU32::new)),
+    },
+    Key {
+        name: "trusted_proxies",
+        default: "",
+        allowed: "networks and addresses such as 10.0.0.0/8,192.0.2.7,fd00::/8, or nothing",
+        meaning: "the proxies whose X-Forwarded-For is believed: it is read from the right, past these only. Without it a client is who connects",
+        set: |s, text| put(&mut s.trusted_proxies, edge::networks(text)),
+    },
+    Key {
+        name: "enrich",
+        default: "",
+        allowed: "some of ip,user_agent,received, or nothing",
+        meaning: "what is put on each event that is not historical, as members `client_ip`, `user_agent` and `received_at` (Unix ms); with any of them, what a client says under these names is dropped",
+        set: |s, text| edge::members(&mut s.enrichment, text),
+    },
+    Key {
+        name: "client_ip",
+        default: "truncated",
+        allowed: "full, truncated or off",
+        meaning: "how much of the address `enrich` puts on events: all, the network (24 bits of IPv4, 48 of IPv6), or nothing",
+        set: |s, text| put(&mut s.enrichment.address_form, edge::address_form(text)),
+    },
+    Key {
+        name: "viewer_salt",
+        default: "off",
+        allowed: "off or daily",
+        meaning: "daily: viewer ids (of who has none: made from address and user agent) are replaced by a hash with a salt that is new each UTC day, at each start and on each instance, and is kept in memory alone",
+        set: |s, text| put(&mut s.enrichment.daily_viewers, edge::daily(text)),
     },
     Key {
         name: "live_streams",

@@ -6,6 +6,7 @@
 
 mod check;
 mod cluster;
+mod edge;
 mod keys;
 mod sources;
 mod value;
@@ -15,6 +16,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ingest::collect::enrich::Enrichment;
+use ingest::collect::quota::Quotas;
+use ipnet::IpNet;
 use schemas::FoldSettings;
 use thiserror::Error;
 
@@ -44,6 +48,12 @@ pub(crate) struct Settings {
     pub(crate) flush_interval: Duration,
     pub(crate) resident_cells: usize,
     pub(crate) max_body_bytes: usize,
+    pub(crate) max_decoded_body_bytes: usize,
+    pub(crate) body_timeout: Duration,
+    pub(crate) body_bytes_per_second: u32,
+    pub(crate) quotas: Quotas,
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) enrichment: Enrichment,
     pub(crate) max_events: usize,
     pub(crate) max_inflight_bytes: u32,
     pub(crate) max_connections: usize,

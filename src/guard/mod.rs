@@ -1,11 +1,12 @@
 //! What stands before every route: names each request, bounds its head, tells of it in the log, and turns a panic into an answer.
 //!
 //! ```text
-//! request ──> request id, trace id ──> head too long? ──> cors (events) ──> key ──> routes (a panic is a 500) ──> request id into the answer ──> one line in the log
+//! request ──> client's address ──> request id, trace id ──> head too long? ──> cors (events) ──> key ──> routes (a panic is a 500) ──> request id into the answer ──> one line in the log
 //! ```
 //!
 //! | module | holds |
 //! |---|---|
+//! | `address` | who the client is, behind trusted proxies too |
 //! | `keys` | who may pass: each request shows a key with the scope that it needs |
 //! | `access` | which scope a route needs. Pure |
 //! | `presented` | the key that a request shows. Pure |
@@ -18,25 +19,27 @@
 //! failed and said not when to come back. The line, and whatever else is said while the request is worked on, bears its request id and trace id.
 
 mod access;
+mod address;
 mod cors;
 mod keys;
 mod presented;
 mod request_id;
 mod trace;
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use axum::body::{Body, HttpBody};
-use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use ingest::{CallerKey, Problem};
+use ingest::{CallerKey, ClientAddress, Problem};
 use tracing::{Instrument, Level, Span};
 
+pub(crate) use address::{Proxies, tell_client};
 pub(crate) use cors::cors;
 pub(crate) use keys::admit;
 use request_id::RequestId;
@@ -123,7 +126,7 @@ impl AccessLog {
 struct Asked {
     method: Method,
     route: Option<MatchedPath>,
-    client: Option<SocketAddr>,
+    client: Option<IpAddr>,
     /// Only if it will be told.
     uri: Option<Uri>,
 }
@@ -133,7 +136,7 @@ impl Asked {
         Self {
             method: request.method().clone(),
             route: request.extensions().get::<MatchedPath>().cloned(),
-            client: request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(client)| *client),
+            client: request.extensions().get::<ClientAddress>().map(|ClientAddress(client)| *client),
             uri: whole.then(|| request.uri().clone()),
         }
     }
@@ -145,10 +148,10 @@ impl Asked {
                 let ms = started.elapsed().as_secs_f64() * 1_000.0;
                 let route = self.route.as_ref().map_or("", MatchedPath::as_str);
                 let path = self.uri.as_ref().map_or("", |uri| shown_path(uri));
-                let client = self.client.map(|client| client.ip());
+                let client = self.client.map(tracing::field::display);
                 let key = response.extensions().get::<CallerKey>().map(|caller| &*caller.id);
                 let (status, bytes) = (response.status().as_u16(), response.body().size_hint().exact());
-                tracing::event!(target: "access", $level, method = %self.method, path, route, status, ms, bytes, client = client.map(tracing::field::display), key, "answered")
+                tracing::event!(target: "access", $level, method = %self.method, path, route, status, ms, bytes, client, key, "answered")
             }};
         }
         match level(response, at_info) {

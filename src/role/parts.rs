@@ -24,7 +24,7 @@ use super::probe::Probes;
 use super::{Role, RoleError, api};
 use crate::backends::Backends;
 use crate::config::Settings;
-use crate::guard::{AccessLog, admit, cors, guard};
+use crate::guard::{AccessLog, Proxies, admit, cors, guard, tell_client};
 use crate::keys::{self, Keys};
 
 /// How often the states of sources are looked at, to notice that all have stopped.
@@ -43,6 +43,7 @@ pub(super) struct Parts {
     stopping: Arc<AtomicBool>,
     access_log: AccessLog,
     keys: Keys,
+    proxies: Proxies,
 }
 
 impl Parts {
@@ -66,6 +67,9 @@ impl Parts {
             _ => None,
         };
         let collector = role.collects().then(|| Arc::new(collector(&backends, settings)));
+        if let Some(collector) = collector.as_ref().filter(|_| settings.enrichment.daily_viewers) {
+            tokio::spawn(Collector::forget_salts(Arc::downgrade(collector)));
+        }
         let queries = backends.store.as_ref().filter(|_| role.answers()).map(|store| {
             let (store, log) = (Arc::clone(store), Arc::clone(&backends.log));
             let service = QueryService::new(store, log, settings.fold.clone(), query_limits(settings));
@@ -75,7 +79,8 @@ impl Parts {
             })
         });
         let access_log = AccessLog(settings.access_log);
-        Ok(Self { role, backends, workers, collector, queries, stopping: Arc::default(), access_log, keys })
+        let proxies = settings.trusted_proxies.as_slice().into();
+        Ok(Self { role, backends, workers, collector, queries, stopping: Arc::default(), access_log, keys, proxies })
     }
 
     /// Waits until every source of an embedded log has begun (it may still recover). On Kafka sources come and go: nothing is waited for.
@@ -156,8 +161,8 @@ impl Parts {
         };
         let documented = query::docs::router(&api::document(self.role));
         let routes = routes.merge(health::router(Arc::new(health))).merge(documented).fallback(query::not_found);
-        let routes = routes.layer(admitted()).merge(events);
-        (routes.layer(from_fn_with_state(self.access_log, guard)), probes)
+        let guarded = routes.layer(admitted()).merge(events).layer(from_fn_with_state(self.access_log, guard));
+        (guarded.layer(from_fn_with_state(Arc::clone(&self.proxies), tell_client)), probes)
     }
 
     /// What prepares for a stop while requests are still served: no longer ready, for `delay`; then streams end.
@@ -207,11 +212,14 @@ fn collector(backends: &Backends, settings: &Settings) -> Collector {
     let partitioner = Partitioner { sources: at_least_one(settings.fold.sources), spread: at_least_one(settings.fold.spread) };
     let limits = Limits {
         max_body_bytes: settings.max_body_bytes,
+        max_decoded_bytes: settings.max_decoded_body_bytes,
         max_in_flight_bytes: settings.max_inflight_bytes,
         max_events: settings.max_events,
-        ..Limits::default()
+        body_timeout: settings.body_timeout,
+        body_bytes_per_second: settings.body_bytes_per_second,
+        quotas: settings.quotas,
     };
-    Collector::new(Arc::clone(&backends.log), partitioner, limits)
+    Collector::new(Arc::clone(&backends.log), partitioner, limits).enriching(settings.enrichment)
 }
 
 fn query_limits(settings: &Settings) -> QueryLimits {

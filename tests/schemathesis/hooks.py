@@ -11,6 +11,8 @@ RIGHTLY = {
     # Names of what there is not.
     "/problems/unknown-letter",
     "/problems/unknown-event",
+    # The same key with another body.
+    "/problems/idempotency-key-reused",
 }
 
 
