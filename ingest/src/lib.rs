@@ -15,6 +15,7 @@
 //! | [`caller`] | [`ClientAddress`], [`CallerKey`]: who sent a request |
 //! | [`rate`] | how much of one caller is taken each second |
 //! | [`collect`] | the collector: `POST /v1/events` with a verdict for each event |
+//! | [`spool`] | [`Spool`]: a place on disk for events while the log is away |
 //! | [`problem`] | [`Problem`]: the one form of an HTTP error |
 
 pub mod caller;
@@ -27,9 +28,11 @@ pub mod log;
 pub mod membership;
 pub mod problem;
 pub mod rate;
+pub mod spool;
 
 pub use caller::{CallerKey, ClientAddress};
 pub use embedded::{EmbeddedLog, LogOptions};
 pub use log::{Appended, Ends, EventLog, LogError, RUN_BYTES, RUN_RECORDS, ReadLimit};
 pub use membership::{Assignment, Membership};
 pub use problem::Problem;
+pub use spool::{Spool, SpoolOptions};

@@ -56,6 +56,8 @@ pub(crate) struct Settings {
     pub(crate) enrichment: Enrichment,
     pub(crate) max_events: usize,
     pub(crate) max_inflight_bytes: u32,
+    /// None for 0.
+    pub(crate) spool_bytes: u64,
     pub(crate) max_connections: usize,
     pub(crate) rate_limit: u32,
     pub(crate) live_streams: usize,

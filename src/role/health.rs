@@ -5,7 +5,7 @@
 //!
 //! | role | is ready while |
 //! |---|---|
-//! | collect | the log answers |
+//! | collect | the log answers, or there is room in its spool |
 //! | query | the store answers; a log that does not is told as a note, because counts do not need it |
 //! | aggregate | log and store answer, and each of its sources runs (no source at all is well: it waits for its turn) |
 //! | run | all of this |
@@ -20,7 +20,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
-use ingest::{EventLog, Problem};
+use ingest::{EventLog, Problem, Spool};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -43,6 +43,7 @@ pub(super) struct Health {
     pub(super) dead_letters: Option<Arc<dyn EventLog>>,
     pub(super) store: Option<Arc<dyn CountStore>>,
     pub(super) keys: Keys,
+    pub(super) spool: Option<Arc<Spool>>,
     /// Raised when the process begins to stop.
     pub(super) stopping: Arc<AtomicBool>,
     pub(super) registry: Registry,
@@ -53,7 +54,7 @@ impl Health {
     fn reasons(&self) -> Vec<String> {
         let stopping = self.stopping.load(Ordering::Relaxed).then(|| "this process is stopping".to_owned());
         let store_word = self.words.store().and_then(|word| word.trouble("the store"));
-        let log_word = self.words.log().trouble("the log").filter(|_| !self.role.answers_only());
+        let log_word = self.words.log().trouble("the log").filter(|_| self.needs_log());
         let states = self.observer.as_ref().map(Observer::states).unwrap_or_default();
         let sources = states.iter().filter_map(|(source, state)| match state {
             SourceState::Starting => Some(format!("source {source} is starting")),
@@ -70,12 +71,19 @@ impl Health {
         stopping.into_iter().chain(self.failures()).chain(keys).chain(log_word).chain(store_word).chain(sources).collect()
     }
 
+    /// Whether requests are in bad hands here while the log is away.
+    fn needs_log(&self) -> bool {
+        let spools = self.role == Role::Collect && self.spool.as_ref().is_some_and(|spool| spool.has_room());
+        !self.role.answers_only() && !spools
+    }
+
     /// What will not mend without a restart.
     fn failures(&self) -> impl Iterator<Item = String> {
         let failures = [
             ("the log", self.log.failure().filter(|_| !self.role.answers_only())),
             ("the log of rejected events", self.dead_letters.as_ref().and_then(|log| log.failure()).filter(|_| !self.role.answers_only())),
             ("the store", self.store.as_ref().and_then(|store| store.failure())),
+            ("the spool", self.spool.as_ref().and_then(|spool| spool.failure())),
         ];
         failures.into_iter().filter_map(|(what, failure)| Some(format!("{what} cannot be written: {}", failure?)))
     }
@@ -83,7 +91,7 @@ impl Health {
     /// What is wrong and no reason to send requests elsewhere.
     fn notes(&self) -> Vec<String> {
         let told = || self.log.failure().or_else(|| self.words.log().trouble("the log"));
-        if self.role.answers_only() { told().into_iter().collect() } else { Vec::new() }
+        if self.needs_log() { Vec::new() } else { told().into_iter().collect() }
     }
 }
 

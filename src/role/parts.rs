@@ -14,6 +14,7 @@ use aggregator::worker::{Observer, SourceState};
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use ingest::collect::{self, Collector, Limits};
+use ingest::spool::{Draining, Spool, SpoolOptions};
 use prometheus_client::registry::Registry;
 use query::{QueryLimits, QueryService};
 use schemas::partition::Partitioner;
@@ -39,6 +40,7 @@ pub(super) struct Parts {
     backends: Backends,
     workers: Option<Workers>,
     collector: Option<Arc<Collector>>,
+    spool: Option<(Arc<Spool>, Draining)>,
     queries: Option<Arc<QueryService>>,
     stopping: Arc<AtomicBool>,
     access_log: AccessLog,
@@ -66,7 +68,22 @@ impl Parts {
             }
             _ => None,
         };
-        let collector = role.collects().then(|| Arc::new(collector(&backends, settings)));
+        // An embedded log is never away while this process is there.
+        let spool = match settings.spool_bytes {
+            max_bytes if max_bytes > 0 && role.collects() && backends.to_trim.is_none() => {
+                let options = SpoolOptions { dir: settings.data.join("spool"), max_bytes };
+                let spool = Arc::new(Spool::open(&options, Arc::clone(&backends.log))?);
+                Some((Arc::clone(&spool), spool.drain()))
+            }
+            _ => None,
+        };
+        let collector = role.collects().then(|| {
+            let collector = collector(&backends, settings);
+            Arc::new(match &spool {
+                Some((spool, _)) => collector.spooling(Arc::clone(spool)),
+                None => collector,
+            })
+        });
         if let Some(collector) = collector.as_ref().filter(|_| settings.enrichment.daily_viewers) {
             tokio::spawn(Collector::forget_salts(Arc::downgrade(collector)));
         }
@@ -80,7 +97,7 @@ impl Parts {
         });
         let access_log = AccessLog(settings.access_log);
         let proxies = settings.trusted_proxies.as_slice().into();
-        Ok(Self { role, backends, workers, collector, queries, stopping: Arc::default(), access_log, keys, proxies })
+        Ok(Self { role, backends, workers, collector, spool, queries, stopping: Arc::default(), access_log, keys, proxies })
     }
 
     /// Waits until every source of an embedded log has begun (it may still recover). On Kafka sources come and go: nothing is waited for.
@@ -156,6 +173,7 @@ impl Parts {
             dead_letters: self.backends.dead_letters.clone(),
             store: self.backends.store.clone(),
             keys: self.keys.clone(),
+            spool: self.spool.as_ref().map(|(spool, _)| Arc::clone(spool)),
             stopping: Arc::clone(&self.stopping),
             registry,
         };
@@ -181,13 +199,21 @@ impl Parts {
 
     /// Folds and stores what was appended, for at most `patience`, gives the sources to others, and closes everything.
     pub(super) async fn close(self, patience: Duration) {
-        let Self { backends, workers, collector, queries, .. } = self;
+        let Self { backends, workers, collector, spool, queries, .. } = self;
         if let Some(collector) = collector
             && timeout(patience, collector.drained()).await.is_err()
         {
             tracing::warn!("some appends had not ended");
         }
+        // What is left of it waits for the next start.
+        let spool = spool.map(|(spool, draining)| {
+            drop(draining);
+            spool
+        });
         let closed = tokio::task::spawn_blocking(move || {
+            if let Some(spool) = spool {
+                spool.close();
+            }
             let stored = workers.is_none_or(|workers| workers.drain(patience));
             backends.log.close();
             if let Some(dead_letters) = &backends.dead_letters {

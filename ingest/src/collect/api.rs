@@ -99,6 +99,9 @@ pub(super) struct Accepted {
     rejected_total: u64,
     /// The first 1,000 that were refused.
     rejected: Vec<RejectedEvent>,
+    /// So many of the accepted are on the collector's disk and go to the log when it is back: Kafka is away. Left out if there are none.
+    #[schema(minimum = 1)]
+    spooled: Option<u64>,
 }
 
 /// An event that was refused.

@@ -23,6 +23,9 @@ pub struct Metrics {
     decoded_bytes: Counter,
     pub(super) in_flight_bytes: Gauge,
     append_seconds: Histogram,
+    spooled: Counter,
+    /// Of the spool, if there is one.
+    pub(super) spooled_bytes: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -54,6 +57,8 @@ impl Default for Metrics {
             in_flight_bytes: Gauge::default(),
             // 0.5 ms to 16 s: from a fast disk's fsync to one in trouble.
             append_seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
+            spooled: Counter::default(),
+            spooled_bytes: Gauge::default(),
         }
     }
 }
@@ -72,6 +77,8 @@ impl Metrics {
         registry.register_with_unit("body", "Body bytes read", Unit::Bytes, self.body_bytes.clone());
         registry.register_with_unit("in_flight_body", "Body bytes held now", Unit::Bytes, self.in_flight_bytes.clone());
         registry.register_with_unit("append", "From a decoded request to its durable events", Unit::Seconds, self.append_seconds.clone());
+        registry.register("events_spooled", "Events accepted onto this machine's disk, because the log was away", self.spooled.clone());
+        registry.register_with_unit("spooled", "What waits on disk for the log", Unit::Bytes, self.spooled_bytes.clone());
     }
 
     pub(super) fn answered(&self, status: u16) {
@@ -86,6 +93,10 @@ impl Metrics {
 
     pub(super) fn accepted(&self, events: u64) {
         self.accepted.inc_by(events);
+    }
+
+    pub(super) fn spooled(&self, events: u64) {
+        self.spooled.inc_by(events);
     }
 
     pub(super) fn rejected(&self, reason: &'static str, events: u64) {

@@ -27,8 +27,8 @@
 //! | [`metrics`] | [`Metrics`] |
 //! | `script` | `/t.js`, the collector's client in browsers |
 //!
-//! The answer to a good request is `{"accepted":n,"rejected_total":m,"rejected":[{"index":i,"reason":"..","detail":".."}]}`;
-//! `rejected` names the first [`batch::MAX_REJECTED_SHOWN`] refused events.
+//! The answer to a good request is `{"accepted":n,"rejected_total":m,"rejected":[{"index":i,"reason":"..","detail":".."}]}`, with
+//! `"spooled":k` if so many of the accepted went to a [`Spool`], because the log is away; `rejected` names the first [`batch::MAX_REJECTED_SHOWN`] refused events.
 //!
 //! Memory: all bodies together, decoded, have at most [`Limits::max_in_flight_bytes`] (in buffers that have room for up to twice
 //! that), and the records made from them about as much again; one caller has at most half. There is no queue: what does not fit is
@@ -45,6 +45,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use schemas::Millis;
 use schemas::partition::Partitioner;
+use schemas::{NewRecord, Source};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use utoipa::openapi::OpenApi;
@@ -52,6 +53,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::caller::Caller;
+use crate::spool::{Spool, Taken};
 use crate::{EventLog, LogError, Problem};
 
 mod api;
@@ -124,9 +126,25 @@ impl Default for Limits {
     }
 }
 
+/// Where events go.
+enum Outlet {
+    Log(Arc<dyn EventLog>),
+    /// On disk while the log is away.
+    Spooling(Arc<Spool>),
+}
+
+impl Outlet {
+    async fn append(&self, source: Source, records: Vec<NewRecord>) -> Result<Taken, LogError> {
+        match self {
+            Self::Log(log) => log.append(source, records).await.map(|_| Taken::Logged),
+            Self::Spooling(spool) => spool.append(source, records).await,
+        }
+    }
+}
+
 /// Takes events in over HTTP and puts them on the log.
 pub struct Collector {
-    log: Arc<dyn EventLog>,
+    outlet: Outlet,
     partitioner: Partitioner,
     limits: Limits,
     enrichment: Enrichment,
@@ -145,6 +163,21 @@ struct Accepted {
     accepted: u64,
     rejected_total: u64,
     rejected: Vec<Rejected>,
+    /// So many of the accepted are on this machine's disk, for the log that is away.
+    #[serde(skip_serializing_if = "is_zero")]
+    spooled: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// How many events of a request were taken, and how many of them are on disk.
+#[derive(Clone, Copy, Debug, Default)]
+struct Appended {
+    events: u64,
+    spooled: u64,
 }
 
 /// A good answer: its bytes, and whether they were given before.
@@ -167,7 +200,7 @@ impl Collector {
         limits.max_decoded_bytes = coding::most_decoded(limits.max_decoded_bytes, limits.max_in_flight_bytes);
         let one_body = limits.max_body_bytes.max(coding::memory(limits.max_decoded_bytes));
         Self {
-            log,
+            outlet: Outlet::Log(log),
             partitioner,
             limits,
             enrichment: Enrichment::default(),
@@ -185,6 +218,14 @@ impl Collector {
     #[must_use]
     pub fn enriching(self, enrichment: Enrichment) -> Self {
         Self { enrichment, ..self }
+    }
+
+    /// The same with a spool before its log.
+    #[must_use]
+    pub fn spooling(mut self, spool: Arc<Spool>) -> Self {
+        self.metrics.spooled_bytes = spool.held();
+        self.outlet = Outlet::Spooling(spool);
+        self
     }
 
     /// Its metrics, to be registered.
@@ -270,11 +311,11 @@ impl Collector {
         self.meters.events(&work.caller, batch.appends.iter().map(|append| append.events).sum(), Instant::now())?;
         let sources = batch.appends.iter().map(|append| append.source);
         let _waits = self.waiting.enter(sources, share.bytes()).map_err(CollectError::SourceFull)?;
-        let accepted = self.append(batch.appends).await?;
+        let Appended { events: accepted, spooled } = self.append(batch.appends).await?;
         if work.edge.skew_ms() != 0 {
             self.metrics.moved(accepted);
         }
-        let accepted = Accepted { accepted, rejected_total: batch.rejected.total(), rejected: batch.rejected.shown };
+        let accepted = Accepted { accepted, rejected_total: batch.rejected.total(), rejected: batch.rejected.shown, spooled };
         let bytes = Bytes::from(serde_json::to_vec(&accepted).map_err(|_| CollectError::Broken)?);
         if let Some(turn) = turn {
             turn.keep(bytes.clone());
@@ -303,22 +344,26 @@ impl Collector {
     }
 
     /// Appends to all sources at once and waits for all of them; the number of events, if every source took its own.
-    async fn append(&self, appends: Vec<Append>) -> Result<u64, CollectError> {
+    async fn append(&self, appends: Vec<Append>) -> Result<Appended, CollectError> {
         let started = Instant::now();
         let outcomes = join_all(appends.into_iter().map(|Append { source, records, events }| async move {
-            let outcome = self.log.append(source, records).await;
-            outcome.map(|_| events)
+            let outcome = self.outlet.append(source, records).await;
+            outcome.map(|taken| Appended { events, spooled: if taken == Taken::Spooled { events } else { 0 } })
         }))
         .await;
         self.metrics.appended(started.elapsed().as_secs_f64());
-        let taken = outcomes.iter().flatten().sum();
-        self.metrics.accepted(taken);
+        let taken: Appended = outcomes.iter().flatten().fold(Appended::default(), |sum, part| Appended {
+            events: sum.events + part.events,
+            spooled: sum.spooled + part.spooled,
+        });
+        self.metrics.accepted(taken.events);
+        self.metrics.spooled(taken.spooled);
         // A log that failed says more than one that is busy.
         match outcomes.into_iter().filter_map(Result::err).min_by_key(|error| matches!(error, LogError::Busy { .. })) {
             None => Ok(taken),
             Some(error) => {
-                tracing::warn!(%error, taken, "the log did not take a request's events");
-                Err(CollectError::Log { error, partly: taken > 0 })
+                tracing::warn!(%error, taken = taken.events, "the log did not take a request's events");
+                Err(CollectError::Log { error, partly: taken.events > 0 })
             }
         }
     }
