@@ -86,7 +86,9 @@ impl EventLog for Line {
         let away = || LogError::Unavailable("the line is cut".into());
         match self.mood.load(Ordering::SeqCst) {
             mood if mood == Mood::Well as u8 => self.log.append(source, records),
-            mood if mood == Mood::Torn as u8 && records.iter().all(|record| record.kind == RecordKind::Tick) => self.log.append(source, records),
+            mood if mood == Mood::Torn as u8 && records.iter().all(|record| record.kind == RecordKind::Tick) => {
+                self.log.append(source, records)
+            }
             mood if mood == Mood::Away as u8 => Box::pin(async move { Err(away()) }),
             _ => Box::pin(async move {
                 records.truncate(1);

@@ -312,7 +312,12 @@ pub(crate) const KEYS: &[Key] = &[
         default: "0",
         allowed: "0 (none) or a size from 1MiB to 1TiB",
         meaning: "how much a collector keeps on this machine's disk (in DATA/spool) while Kafka is away; it is acknowledged, and drained when Kafka is back; 0 refuses events then (503)",
-        set: |s, text| put(&mut s.spool_bytes, value::bytes(text).filter(|n| *n == 0 || (1 << 20..=1 << 40).contains(n))),
+        set: |s, text| {
+            put(
+                &mut s.spool_bytes,
+                value::bytes(text).and_then(|n| u64::try_from(n).ok()).filter(|n| *n == 0 || (1 << 20..=1 << 40).contains(n)),
+            )
+        },
     },
     Key {
         name: "cache_size",

@@ -352,10 +352,10 @@ impl Collector {
         }))
         .await;
         self.metrics.appended(started.elapsed().as_secs_f64());
-        let taken: Appended = outcomes.iter().flatten().fold(Appended::default(), |sum, part| Appended {
-            events: sum.events + part.events,
-            spooled: sum.spooled + part.spooled,
-        });
+        let taken: Appended = outcomes
+            .iter()
+            .flatten()
+            .fold(Appended::default(), |sum, part| Appended { events: sum.events + part.events, spooled: sum.spooled + part.spooled });
         self.metrics.accepted(taken.events);
         self.metrics.spooled(taken.spooled);
         // A log that failed says more than one that is busy.
