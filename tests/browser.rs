@@ -1,16 +1,24 @@
-//! The browser's client (`sdk/js`): its own tests by node.
+//! The browser's client (`sdk/js`): its own tests by node, and pages in a real Chromium against the real program.
 //!
-//! Packages come from npm at fixed versions (`sdk/js/package-lock.json`), once, into a cache outside of the tree. Without node, npm
-//! or network a test says that it did not run; with `CI=true` that is a failure.
+//! Packages come from npm at fixed versions (`sdk/js/package-lock.json`), once, into a cache outside of the tree. Without node, npm,
+//! network or Chromium a test says that it did not run; with `CI=true` that is a failure.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops at the first fault")]
 
+mod support;
+
+use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
+use support::Server;
 use tempfile::TempDir;
+
+/// The browser's tests take a minute on a quiet machine.
+const LONGEST: Duration = Duration::from_secs(600);
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("sdk/js")
@@ -18,11 +26,7 @@ fn source() -> PathBuf {
 
 fn run(command: &mut Command) -> Result<(), String> {
     let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{command:?}: {error}"))?;
-    if output.status.success() {
-        Ok(())
-    } else {
-        Err(format!("{command:?}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
-    }
+    if output.status.success() { Ok(()) } else { Err(format!("{command:?}: {}", support::text(&output))) }
 }
 
 /// The packages that building and testing need, installed; or why they are not.
@@ -92,6 +96,18 @@ fn built() -> Option<TempDir> {
     Some(place)
 }
 
+fn chromium() -> Result<PathBuf, String> {
+    let named = std::env::var_os("CHROMIUM").map(PathBuf::from);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = || {
+        let names = ["chromium", "chromium-browser", "google-chrome"];
+        std::env::split_paths(&path).flat_map(|dir| names.map(|name| dir.join(name))).find(|program| program.is_file())
+    };
+    named
+        .or_else(found)
+        .ok_or_else(|| "there is no Chromium; install it with: sudo apt-get install -y chromium (or set CHROMIUM to its path)".to_owned())
+}
+
 #[test]
 fn the_script_that_is_served_is_what_its_source_builds() {
     let Some(place) = built() else { return };
@@ -103,4 +119,38 @@ fn the_script_that_is_served_is_what_its_source_builds() {
 fn the_parts_of_the_package_do_what_they_say() {
     let Some(place) = built() else { return };
     run(Command::new("npm").arg("test").current_dir(place.path())).unwrap();
+}
+
+#[test]
+fn what_pages_in_a_real_browser_send_is_counted_exactly() {
+    let Some(chromium) = had(chromium()) else { return };
+    let Some(place) = built() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("data"), &["--flush-interval", "50ms"]);
+    let report = dir.path().join("report");
+    let mut tests = Command::new("node")
+        .args(["--test", "test/browser.test.mjs"])
+        .env("TALLYMARK_URL", server.url(""))
+        .env("CHROMIUM", chromium)
+        .current_dir(place.path())
+        .stdin(Stdio::null())
+        .stdout(File::create(&report).unwrap())
+        .stderr(File::create(dir.path().join("errors")).unwrap())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    let said = || ["report", "errors"].map(|name| std::fs::read_to_string(dir.path().join(name)).unwrap()).concat();
+    let status = loop {
+        match tests.try_wait().unwrap() {
+            Some(status) => break status,
+            None if begun.elapsed() < LONGEST => std::thread::sleep(Duration::from_millis(50)),
+            None => {
+                tests.kill().unwrap();
+                tests.wait().unwrap();
+                panic!("the browser's tests did not end in {LONGEST:?}: {}", said());
+            }
+        }
+    };
+    assert!(status.success(), "{}", said());
+    println!("{}", said());
 }
