@@ -49,7 +49,9 @@ const UNREACHABLE: u8 = 2;
 pub(crate) async fn event(args: EventArgs) -> Result<ExitCode, ClientError> {
     let answer = match Server::at(&args.url, &args.identity)?.event(&args.id, args.video.as_deref(), &args.within).await {
         Ok(answer) => answer,
-        Err(ClientError::Refused { status: 404, detail, body, .. }) if body["type"] == "/problems/unknown-event" => {
+        Err(ClientError::Refused { status: 404, detail, body, .. })
+            if body.get("type").and_then(Value::as_str) == Some("/problems/unknown-event") =>
+        {
             println!("Not found: {}", shown(&Value::String(detail), 400));
             return Ok(ExitCode::from(NOT_COUNTED));
         }
@@ -64,7 +66,7 @@ pub(crate) async fn event(args: EventArgs) -> Result<ExitCode, ClientError> {
     } else {
         print!("{}", told(&answer));
     }
-    Ok(if answer["state"] == "counted" { ExitCode::SUCCESS } else { ExitCode::from(NOT_COUNTED) })
+    Ok(if answer.get("state").and_then(Value::as_str) == Some("counted") { ExitCode::SUCCESS } else { ExitCode::from(NOT_COUNTED) })
 }
 
 const WIDEST: usize = 200;

@@ -185,7 +185,6 @@ fn what_was_sent_offline_is_counted_when_the_server_is_there() {
 }
 
 #[test]
-#[ignore = "until the collector corrects by Tallymark-Sent-At"]
 fn a_clock_that_is_off_by_an_hour_moves_no_view() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]);
