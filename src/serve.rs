@@ -44,6 +44,8 @@ pub(crate) async fn serve(listener: TcpListener, app: Router, bounds: Bounds, tl
     let graceful = GracefulShutdown::new();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(bounds.header_timeout).max_header_size(MAX_HEAD_BYTES);
+    // What a connection reads ahead: a thousand that all send cost 64 MiB, not 400.
+    http.max_buf_size(MAX_HEAD_BYTES);
     let mut stop = std::pin::pin!(stop);
     loop {
         let next = async {

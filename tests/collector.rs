@@ -56,7 +56,7 @@ fn an_event_comes_in_compressed_late_by_its_clock_twice_and_through_a_proxy_and_
     server.counted();
     assert_eq!(server.json("/v1/videos/v")["views"]["last_hour"], 2);
     assert_eq!(server.metric("tallymark_collect_events_clock_corrected_total"), 1.0);
-    let tapped = text(&output(&["tap", "--url", &server.url(""), "--from", "start", "--limit", "2"]));
+    let tapped = text(&output(&["tap", "--url", &server.url(""), "--from", "start", "--video", "v"]));
     let line = tapped.lines().find(|line| line.contains("phone/1")).unwrap_or_else(|| panic!("{tapped}"));
     assert!(line.contains("203.0.113.0") && line.contains("received_at"), "{line}");
     assert!(!tapped.contains("6.6.6.6") && !tapped.contains("alice"), "{tapped}");
@@ -87,7 +87,7 @@ fn settings_that_cannot_be_used_are_refused_by_name() {
         ("--enrich", "everything"),
         ("--client-ip", "half"),
         ("--viewer-salt", "weekly"),
-        ("--key-events", "-1"),
+        ("--key-events", "many"),
     ] {
         let said = output(&["run", flag, value, "--listen", "127.0.0.1:0"]);
         assert!(!said.status.success());

@@ -271,7 +271,8 @@ test("two tabs take turns: what one is sending the other does not send", async (
   front.release();
   await settled(pages[1]);
   assert.deepEqual(await counts("turns"), { views: 2, engaged: 0 });
-  assert.equal(front.sent("turns").length, 2);
+  const seen = front.requests.filter(({ body }) => body.includes('"turns"'));
+  assert.equal(front.sent("turns").length, 2, JSON.stringify(seen.map(({ url, body, at, fault }) => ({ url, body, at, fault }))));
 });
 
 test("what was added before a flush is sent when it ends, also while another one is ending", async () => {
