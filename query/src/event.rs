@@ -68,6 +68,7 @@ pub(crate) struct Asked {
 
 /// What became of an event.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EventFate)]
 pub(crate) struct Event {
     event_id: String,
     /// What became of it in all: `counted` it is, `pending` it is not folded yet, `rejected` it was refused each time.

@@ -83,6 +83,23 @@ impl ToSchema for Events {
     }
 }
 
+/// The headers that say more of a request.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "they are read where they are used")]
+pub(super) struct Headers {
+    /// When this attempt was sent, by the clock that the events were stamped with, in Unix milliseconds. If that is more than 2 s
+    /// from its arrival, the `ts` of its events is moved by the difference. Historical events never are.
+    #[param(rename = "Tallymark-Sent-At", required = false, minimum = 100_000_000_000i64, maximum = 253_402_300_799_999i64)]
+    sent_at: i64,
+    /// A name for this request (a UUID), in quotes or bare. Sent again with the same body within 10 minutes, it is given the answer
+    /// of the first (with `Idempotent-Replayed: true`) and nothing is appended again; while the first is being worked on it is
+    /// answered 409, with another body 422. Answers other than 202 are not kept. This is the memory of one instance: on another,
+    /// after a restart or when there are very many, the events are appended again, and counted once by their `event_id`.
+    #[param(rename = "Idempotency-Key", required = false, min_length = 1, max_length = 253, pattern = "^[A-Za-z0-9-]+$")]
+    idempotency_key: String,
+}
+
 /// What became of a request's events.
 #[derive(ToSchema)]
 #[schema(example = json!({

@@ -429,10 +429,7 @@ fn routes() -> OpenApiRouter<Arc<Collector>> {
             description = "Whether the events may be older than `max_lateness` (7 days by default), as an import's are. Otherwise those that are too old are not counted."),
         ("sent_at" = Option<i64>, Query, minimum = 100_000_000_000i64, maximum = 253_402_300_799_999i64,
             description = "The same as the header `Tallymark-Sent-At`, for who cannot set headers; the header goes before it."),
-        ("Tallymark-Sent-At" = Option<i64>, Header, minimum = 100_000_000_000i64, maximum = 253_402_300_799_999i64,
-            description = "When this attempt was sent, by the clock that the events were stamped with, in Unix milliseconds. If that is more than 2 s from its arrival, the `ts` of its events is moved by the difference. Historical events never are."),
-        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 253, pattern = "^[A-Za-z0-9-]+$",
-            description = "A name for this request (a UUID), in quotes or bare. Sent again with the same body within 10 minutes, it is given the answer of the first (with `Idempotent-Replayed: true`) and nothing is appended again; while the first is being worked on it is answered 409, with another body 422. Answers other than 202 are not kept. This is the memory of one instance: on another, after a restart or when there are very many, the events are appended again, and counted once by their `event_id`.")
+        api::Headers
     ),
     request_body(content(
         (api::Events = "application/json"),

@@ -20,6 +20,14 @@ pub(super) struct Filter {
     pub(super) end: Option<Millis>,
 }
 
+/// Sources have numbers of 31 bits.
+fn source_of(name: &str, number: u64) -> Result<Source, Problem> {
+    let known = i32::try_from(number).ok().and_then(|number| u32::try_from(number).ok());
+    known
+        .map(Source)
+        .ok_or_else(|| Problem::bad_parameter(name, format!("there is no source {number}; they have numbers up to {}", i32::MAX)))
+}
+
 impl Filter {
     /// Reads it from parameters, wherever they were given.
     ///
@@ -31,7 +39,7 @@ impl Filter {
         let filter = Self {
             reason: given.get(reason).map(|text| choice(reason, text, &reasons)).transpose()?,
             stage: given.get(stage).map(|text| choice(stage, text, &Stage::ALL.map(|stage| (stage.as_str(), stage)))).transpose()?,
-            source: given.number(source, 0)?.map(|number| Source(u32::try_from(number).unwrap_or(u32::MAX))),
+            source: given.number(source, 0)?.map(|number| source_of(source, number)).transpose()?,
             start: given.get(start).map(|text| parse_time(start, text)).transpose()?,
             end: given.get(end).map(|text| parse_time(end, text)).transpose()?,
         };
