@@ -239,7 +239,8 @@ async fn a_key_without_the_scope_sends_no_history() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_address_that_holds_all_it_may_leaves_room_for_others() {
-    let rig = rig(Limits { max_body_bytes: 1 << 20, max_in_flight_bytes: 2 << 20, ..Limits::default() });
+    let limits = Limits { max_body_bytes: 1 << 20, max_decoded_bytes: 256 << 10, max_in_flight_bytes: 2 << 20, ..Limits::default() };
+    let rig = rig(limits);
     let held = sending(&rig, from(ndjson(), None, "10.0.0.1", endless(1_000)));
     rig.until_metric(IN_FLIGHT, |bytes| bytes == 1_000_000).await;
     let answer = rig.send(from(ndjson(), None, "10.0.0.1", lines(0..1_000))).await;

@@ -172,7 +172,11 @@ pub(crate) async fn list(State(service): State<Arc<QueryService>>, RawQuery(quer
     if limit > MOST {
         return Err(Problem::bad_parameter("limit", format!("limit is a whole number of 1 to {MOST}")).into());
     }
-    let cursor = given.number("cursor", 0)?.map(Offset);
+    let cursor = given.number("cursor", 0)?;
+    if let Some(cursor) = cursor.filter(|cursor| i64::try_from(*cursor).is_err()) {
+        return Err(Problem::bad_parameter("cursor", format!("cursor {cursor} is none that an answer gave")).into());
+    }
+    let cursor = cursor.map(Offset);
     let place = service.place_to_search()?;
     let letters = service
         .with_rejected(move |rejected| {
