@@ -145,7 +145,7 @@ struct Refused {
     letter_state: Option<&'static str>,
 }
 
-/// Was this event counted?
+/// Whether an event was counted, and if not, why.
 ///
 /// The log's last minutes are looked through for events with this id, and it is said of each what became of it: what `tallymark` does
 /// with an event follows from the log alone. An event whose id could not be read is not found here; it is among `/v1/rejected`.

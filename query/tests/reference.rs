@@ -120,7 +120,7 @@ async fn the_reference_shows_every_operation_and_loads_nothing_from_elsewhere() 
         let shown = path.replace('/', "/<wbr>").replace('{', "<var>{").replace('}', "}</var>");
         assert!(page.contains(&format!("<code>{shown}</code>")), "{path}");
     }
-    for needless in ["<script", "style=", "src=", "onclick", "@import", "url("] {
+    for needless in ["<script", "style=", "src=\"", "onclick", "@import", "url("] {
         assert!(!page.contains(needless), "{needless}");
     }
     // Every link within the page leads to a place in it, and no place is there twice.
