@@ -36,7 +36,18 @@ pub(crate) async fn admit(State(keys): State<Keys>, mut request: Request, next: 
     let id = caller.id.clone();
     let mut response = next.run(request).await;
     response.extensions_mut().insert(caller);
+    for_who_has_a_key(response.headers_mut());
     while_it_holds(response, keys, id)
+}
+
+/// What was asked with a key is for who has one: a cache that others use too must not keep it.
+fn for_who_has_a_key(headers: &mut HeaderMap) {
+    let Some(value) = headers.get_mut(header::CACHE_CONTROL) else { return };
+    if let Some(rest) = value.to_str().ok().and_then(|text| text.strip_prefix("public"))
+        && let Ok(private) = HeaderValue::from_str(&format!("private{rest}"))
+    {
+        *value = private;
+    }
 }
 
 /// A stream may go on for hours: it ends with the key that it was opened with.

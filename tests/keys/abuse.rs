@@ -85,6 +85,18 @@ fn a_key_does_nothing_that_its_scopes_are_not_for() {
 }
 
 #[test]
+fn no_shared_cache_keeps_what_was_asked_with_a_key() {
+    let scene = Scene::new();
+    let kept =
+        |key: Option<&str>, path: &str| scene.ask("GET", path, key).send().unwrap().headers()["cache-control"].to_str().unwrap().to_owned();
+    // Twice: the second answer is the one that is held.
+    for _ in 0..2 {
+        assert_eq!(kept(Some(&scene.read), "/v1/site/views"), "private, max-age=1");
+    }
+    assert!(kept(None, "/openapi.json").starts_with("public"));
+}
+
+#[test]
 fn a_key_in_an_address_is_taken_of_public_keys_that_send_events_alone() {
     let scene = Scene::new();
     let in_query = |path: &str, key: &str| format!("{path}?key={key}");
