@@ -108,8 +108,7 @@ impl Spool {
             opened: Instant::now(),
         };
         for source in spool.sources() {
-            let (records, _) = spool.waiting(source, usize::MAX)?;
-            spool.hold(records.iter().map(size).sum());
+            spool.hold(spool.waiting_bytes(source)?);
         }
         Ok(spool)
     }
@@ -192,6 +191,24 @@ impl Spool {
         usize::try_from(source.0).ok().and_then(|at| self.lots.get(at)).ok_or(LogError::NoSource(source))
     }
 
+    /// How much waits. A spool may be larger than memory: nothing of it is kept.
+    fn waiting_bytes(&self, source: Source) -> Result<u64, LogError> {
+        let ends = self.disk.ends(source)?;
+        let mut from = Offset(lock(&self.progress).of(source).next).max(ends.start);
+        let (mut bytes, limit) = (0_u64, ReadLimit { records: 10_000, bytes: 4 << 20, patience: Duration::ZERO });
+        while from < ends.end {
+            let next = self.disk.read(source, from, limit, &mut |record| {
+                bytes = bytes.saturating_add(size_of_payload(record.payload.len()));
+                std::ops::ControlFlow::Continue(())
+            })?;
+            if next == from {
+                break;
+            }
+            from = next;
+        }
+        Ok(bytes)
+    }
+
     /// The records that wait, at most so many bytes of them (but one at least), and where they end.
     fn waiting(&self, source: Source, bytes: usize) -> Result<(Vec<NewRecord>, Offset), LogError> {
         let next = Offset(lock(&self.progress).of(source).next).max(self.disk.ends(source)?.start);
@@ -246,7 +263,11 @@ impl Drop for UnderWay<'_> {
 }
 
 fn size(record: &NewRecord) -> u64 {
-    RECORD_BYTES.saturating_add(u64::try_from(record.payload.len()).unwrap_or(u64::MAX))
+    size_of_payload(record.payload.len())
+}
+
+fn size_of_payload(bytes: usize) -> u64 {
+    RECORD_BYTES.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
