@@ -47,6 +47,7 @@ sim: needs-cargo needs-cc ## Repeat one schedule of the simulation: SEED=n.
 bench: needs-cargo needs-cc needs-perl ## Measure beside yardsticks: about 20 minutes (only some: ARGS=NAME; RUNS=n; EVENTS=n).
 	$(CARGO) build --release --package tallymark --package tallymark-bench
 	$(CARGO) build --release --package tallymark-query --example cache_rate
+	$(CARGO) build --release --package tallymark-client --example rate
 	$(BENCH) $(ARGS)
 
 bench-scale: needs-cargo needs-cc needs-perl ## What an event costs as videos, partitions, skew and lateness grow.

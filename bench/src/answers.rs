@@ -17,9 +17,9 @@ use schemas::Millis;
 use crate::child::Task;
 use crate::events::Random;
 use crate::lab::{Lab, Missing};
-use crate::load::{flood, paced};
+use crate::load::asking;
 use crate::report::target_dir;
-use crate::server::{Server, binary, request};
+use crate::server::{Server, on_cluster, request};
 use crate::usage::cpu_seconds;
 
 const DAY_S: i64 = 86_400;
@@ -93,16 +93,17 @@ pub(crate) fn cached(lab: &mut Lab) -> Result<(), Missing> {
     assert_eq!(status, 200);
     let mut bare = Task::Http(String::from_utf8(body).unwrap()).start();
     let bare_address = bare.line();
+    let clients = asking(&path);
     let lasting = Duration::from_secs(if lab.options.quick { 1 } else { 4 });
     lab.rounds("answers that are held", |run| {
         let measured = |address: &str, pid: &str| {
             let cpu = cpu_seconds(pid);
-            let rate = flood(address, &path, lasting);
-            (rate, rate * lasting.as_secs_f64() / (cpu_seconds(pid) - cpu))
+            let (answers, seconds) = clients.flood(address, lasting);
+            (answers / seconds, answers / (cpu_seconds(pid) - cpu))
         };
         let (ours, ours_cpu) = measured(&server.address, &server.pid());
         let (theirs, theirs_cpu) = measured(&bare_address, &bare.pid());
-        let times = paced(&server.address, &path, ours / 2.0, lasting);
+        let times = clients.paced(&server.address, ours / 2.0, lasting);
         vec![
             ("cached_vs_bare", ours / theirs),
             ("cached_vs_bare_cpu", ours_cpu / theirs_cpu),
@@ -168,17 +169,7 @@ pub(crate) fn cassandra(lab: &mut Lab) -> Result<(), Missing> {
     let past = Past { videos: 200, minutes: if lab.options.quick { 50 } else { 240 } };
     let (brokers, node) = (lab.kafka()?.bootstrap(), lab.cassandra()?.contact());
     lab.some_rounds("answers that are not held, of Cassandra", lab.options.runs.min(2), |run| {
-        let place = [
-            ("--kafka-brokers", brokers.clone()),
-            ("--kafka-topic", format!("answers.{run}")),
-            ("--kafka-group", format!("answers-{run}")),
-            ("--cassandra-nodes", node.clone()),
-            ("--cassandra-keyspace", format!("answers_{run}")),
-            ("--replication", "1".to_owned()),
-        ];
-        let place: Vec<String> = place.into_iter().flat_map(|(key, value)| [key.to_owned(), value]).collect();
-        let migrated = std::process::Command::new(binary()).arg("migrate").args(&place).output().unwrap();
-        assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+        let place = on_cluster(&brokers, &node, &format!("answers_{run}"));
         misses(&past, &[place, unlimited()].concat(), [MISSES[2], MISSES[3]])
     });
     Ok(())

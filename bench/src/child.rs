@@ -27,6 +27,8 @@ pub(crate) enum Task {
     Decode(Shape),
     /// Answer every request with this body, until it is killed; says its address first.
     Http(String),
+    /// Decode every event that is posted and keep nothing, until it is killed; says its address first.
+    Parse,
 }
 
 /// The word before a task.
@@ -52,6 +54,7 @@ impl Task {
             Self::Bare(plan) => serde_json::to_string(&bare::run(&plan)),
             Self::Rows(plan) => serde_json::to_string(&rows::run(&plan)),
             Self::Http(body) => bare_http::serve(body),
+            Self::Parse => bare_http::parse(),
             Self::Decode(shape) => serde_json::to_string(&decode::run(&shape)),
         };
         println!("{}", outcome.unwrap());

@@ -1,4 +1,4 @@
-//! A client that asks one question again and again over kept connections, a thread for each: as fast as answers come, or at a rate.
+//! A client that asks again and again over kept connections, a thread for each: as fast as answers come, or at a rate.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -6,85 +6,110 @@ use std::time::{Duration, Instant};
 
 use crate::server::connect;
 
-/// So many connections ask at once.
-pub(crate) const CONNECTIONS: usize = 8;
-
-/// As fast as answers come: how many there were in a second.
-pub(crate) fn flood(address: &str, path: &str, lasting: Duration) -> f64 {
-    let asked = Instant::now();
-    let end = asked + lasting;
-    let answers: usize = on_each(address, path, move |client, _| {
-        let mut answers = 0;
-        while Instant::now() < end {
-            client.ask();
-            answers += 1;
-        }
-        answers
-    })
-    .into_iter()
-    .sum();
-    answers as f64 / asked.elapsed().as_secs_f64()
+/// Who asks, and what.
+pub(crate) struct Load<Q> {
+    /// So many connections ask at once.
+    pub(crate) connections: usize,
+    /// What each must be answered with.
+    pub(crate) status: u16,
+    /// Given the number of a connection: what writes its requests, one after the other, into an empty buffer.
+    pub(crate) requests: Q,
 }
 
-/// So many a second: how long each took from when it was due, in ms, sorted.
-pub(crate) fn paced(address: &str, path: &str, rate: f64, lasting: Duration) -> Vec<f64> {
-    let between = Duration::from_secs_f64(CONNECTIONS as f64 / rate);
-    let began = Instant::now();
-    let mut times: Vec<f64> = on_each(address, path, move |client, n| {
-        // Not all at the same moment.
-        let first = began + between * n as u32 / CONNECTIONS as u32;
-        let mut times = Vec::new();
-        for beat in 0.. {
-            let due = first + between * beat;
-            if due >= began + lasting {
-                break;
-            }
-            std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            client.ask();
-            times.push(due.elapsed().as_secs_f64() * 1e3);
-        }
-        times
-    })
-    .concat();
-    times.sort_by(f64::total_cmp);
-    times
+/// The same question again and again.
+pub(crate) fn asking(path: &str) -> Load<impl Fn(usize) -> Box<dyn FnMut(&mut Vec<u8>)> + Sync + use<>> {
+    let question = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n").into_bytes();
+    let requests = move |_| -> Box<dyn FnMut(&mut Vec<u8>)> {
+        let question = question.clone();
+        Box::new(move |out| out.extend_from_slice(&question))
+    };
+    Load { connections: 8, status: 200, requests }
 }
 
-fn on_each<T: Send>(address: &str, path: &str, work: impl Fn(&mut Client, usize) -> T + Sync) -> Vec<T> {
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..CONNECTIONS)
-            .map(|n| {
-                let work = &work;
-                scope.spawn(move || work(&mut Client::new(address, path), n))
+impl<R: FnMut(&mut Vec<u8>), Q: Fn(usize) -> R + Sync> Load<Q> {
+    /// As fast as answers come: how many there were, and in how many seconds.
+    pub(crate) fn flood(&self, address: &str, lasting: Duration) -> (f64, f64) {
+        let asked = Instant::now();
+        let end = asked + lasting;
+        let answers: usize = self
+            .on_each(address, move |client, _| {
+                let mut answers = 0;
+                while Instant::now() < end {
+                    client.ask();
+                    answers += 1;
+                }
+                answers
             })
-            .collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    })
-}
-
-/// One connection and its question.
-struct Client {
-    connection: TcpStream,
-    question: Vec<u8>,
-    buffer: Vec<u8>,
-}
-
-impl Client {
-    fn new(address: &str, path: &str) -> Self {
-        let question = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n").into_bytes();
-        Self { connection: connect(address), question, buffer: vec![0; 1 << 20] }
+            .into_iter()
+            .sum();
+        (answers as f64, asked.elapsed().as_secs_f64())
     }
 
-    /// Asks, and reads the whole answer, which must be a 200.
+    /// So many a second: how long each took from when it was due, in ms, sorted.
+    pub(crate) fn paced(&self, address: &str, rate: f64, lasting: Duration) -> Vec<f64> {
+        let between = Duration::from_secs_f64(self.connections as f64 / rate);
+        let began = Instant::now();
+        let mut times: Vec<f64> = self
+            .on_each(address, move |client, n| {
+                // Not all at the same moment.
+                let first = began + between * n as u32 / self.connections as u32;
+                let mut times = Vec::new();
+                for beat in 0.. {
+                    let due = first + between * beat;
+                    if due >= began + lasting {
+                        break;
+                    }
+                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                    client.ask();
+                    times.push(due.elapsed().as_secs_f64() * 1e3);
+                }
+                times
+            })
+            .concat();
+        times.sort_by(f64::total_cmp);
+        times
+    }
+
+    fn on_each<T: Send>(&self, address: &str, work: impl Fn(&mut Client<R>, usize) -> T + Sync) -> Vec<T> {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..self.connections)
+                .map(|n| {
+                    let work = &work;
+                    scope.spawn(move || work(&mut Client::new(address, self.status, (self.requests)(n)), n))
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        })
+    }
+}
+
+/// One connection and its questions.
+struct Client<R> {
+    connection: TcpStream,
+    requests: R,
+    status: u16,
+    request: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+impl<R: FnMut(&mut Vec<u8>)> Client<R> {
+    fn new(address: &str, status: u16, requests: R) -> Self {
+        Self { connection: connect(address), requests, status, request: Vec::new(), answer: vec![0; 1 << 20] }
+    }
+
+    /// Asks, and reads the whole answer, which must be the right one.
     fn ask(&mut self) {
-        self.connection.write_all(&self.question).unwrap();
+        self.request.clear();
+        (self.requests)(&mut self.request);
+        self.connection.write_all(&self.request).unwrap();
         let mut have = 0;
         loop {
-            let read = self.connection.read(&mut self.buffer[have..]).unwrap();
+            let read = self.connection.read(&mut self.answer[have..]).unwrap();
             assert!(read > 0, "the server closed the connection");
             have += read;
-            if whole(&self.buffer[..have]) {
-                assert!(self.buffer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&self.buffer[..have]));
+            if whole(&self.answer[..have]) {
+                let right = self.answer.starts_with(format!("HTTP/1.1 {}", self.status).as_bytes());
+                assert!(right, "{}", String::from_utf8_lossy(&self.answer[..have]));
                 return;
             }
         }

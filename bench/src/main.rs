@@ -18,6 +18,7 @@
 //! | [`live`] | topics that grow while they are folded |
 //! | [`log`] | appending to the embedded log |
 //! | [`program`] | the real binary: import, freshness |
+//! | [`collect`] | the real binary: events over HTTP, beside decoding them; the Rust client |
 //! | [`answers`] | the real binary: questions, beside a bare handler |
 //! | [`scale`] | what an event costs as the load changes its shape |
 //! | [`peers`] | Kafka Streams and Flink doing the same job |
@@ -50,6 +51,7 @@ mod answers;
 mod bare;
 mod bare_http;
 mod child;
+mod collect;
 mod decode;
 mod discard;
 mod encode;
@@ -92,6 +94,9 @@ const GROUPS: &[Group] = &[
     ("flushing each second", live::TAX, live::tax),
     ("memory", wire::MEMORY, wire::memory),
     ("the embedded log", log::NAMES, log::run),
+    ("the collector, embedded", collect::EMBEDDED, collect::embedded),
+    ("the collector, on Kafka", collect::KAFKA, collect::kafka),
+    ("the Rust client", collect::SDK, collect::sdk),
     ("answers that are held", answers::CACHED, answers::cached),
     ("the memory of what is held", answers::MEMORY, answers::memory),
     ("answers that are not held", answers::EMBEDDED, answers::embedded),

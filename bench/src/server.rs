@@ -25,9 +25,14 @@ impl Server {
 
     /// With further arguments.
     pub(crate) fn with(args: &[String]) -> Self {
+        Self::playing("run", args)
+    }
+
+    /// In a role.
+    pub(crate) fn playing(role: &str, args: &[String]) -> Self {
         let data = tempfile::tempdir_in(target_dir()).unwrap();
         let mut child = Command::new(binary())
-            .args(["run", "--listen", "127.0.0.1:0", "--data"])
+            .args([role, "--listen", "127.0.0.1:0", "--data"])
             .arg(data.path())
             .args(args)
             .stdout(Stdio::piped())
@@ -95,8 +100,24 @@ impl Drop for Server {
     }
 }
 
+/// The arguments of those that work on a topic and a keyspace of their own, both made here.
+pub(crate) fn on_cluster(brokers: &str, node: &str, name: &str) -> Vec<String> {
+    let place = [
+        ("--kafka-brokers", brokers),
+        ("--kafka-topic", name),
+        ("--kafka-group", name),
+        ("--cassandra-nodes", node),
+        ("--cassandra-keyspace", name),
+        ("--replication", "1"),
+    ];
+    let place: Vec<String> = place.into_iter().flat_map(|(key, value)| [key.to_owned(), value.to_owned()]).collect();
+    let migrated = Command::new(binary()).arg("migrate").args(&place).output().unwrap();
+    assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+    place
+}
+
 /// The program, built beside this one.
-pub(crate) fn binary() -> PathBuf {
+fn binary() -> PathBuf {
     target_dir().join("release").join("tallymark")
 }
 

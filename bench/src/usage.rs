@@ -44,12 +44,20 @@ pub(crate) fn per_cpu_second(count: u64, work: impl FnOnce()) -> f64 {
 
 /// Waits until the threads of this process have come to rest: until then they still work on what they were given.
 pub(crate) fn rest() {
-    const LOOK: Duration = Duration::from_millis(100);
+    at_rest(Duration::from_millis(100), own_cpu_seconds);
+}
+
+/// The same of another process.
+pub(crate) fn settle(pid: &str) {
+    at_rest(Duration::from_millis(400), || cpu_seconds(pid));
+}
+
+fn at_rest(look: Duration, spent: impl Fn() -> f64) {
     let mut quiet = 0;
     while quiet < 3 {
-        let before = own_cpu_seconds();
-        std::thread::sleep(LOOK);
+        let before = spent();
+        std::thread::sleep(look);
         // Clients that keep connections alive are never quite still.
-        quiet = if own_cpu_seconds() - before < 0.05 * LOOK.as_secs_f64() { quiet + 1 } else { 0 };
+        quiet = if spent() - before < 0.05 * look.as_secs_f64() { quiet + 1 } else { 0 };
     }
 }

@@ -4,6 +4,8 @@
 //! ```sh
 //! cargo run --release -p tallymark-client --example rate
 //! ```
+//!
+//! Each line begins with the name of its figure.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -20,10 +22,11 @@ type Outcomes = Result<(), Box<dyn std::error::Error>>;
 
 fn main() -> Outcomes {
     cost_of_a_call()?;
-    for (name, gzip) in [("gzip", true), ("plain", false)] {
+    for (name, gzip) in [("sdk_rate_gzip", true), ("sdk_rate", false)] {
         events_per_second(name, gzip, false)?;
     }
-    events_per_second("gzip, all by the spool (no fsync)", true, true)
+    // Without fsync.
+    events_per_second("sdk_rate_spooled", true, true)
 }
 
 /// The queue is large enough for all, so that nothing but the calls is measured; the sender works beside them.
@@ -45,7 +48,7 @@ fn cost_of_a_call() -> Outcomes {
     each.sort_unstable();
     let part = |permille: usize| each.get(CALLS * permille / 1_000).copied().unwrap_or_default();
     println!(
-        "send(): {mean} ns of the thread's time in the mean; on the clock half of the calls within {} ns, 99 % {} ns, 99.9 % {} ns",
+        "sdk_call {mean} ns of the thread's time in the mean of send(); on the clock half of the calls within {} ns, 99 % {} ns, 99.9 % {} ns",
         part(500),
         part(990),
         part(999)
@@ -80,7 +83,7 @@ fn events_per_second(name: &str, gzip: bool, spool_first: bool) -> Outcomes {
     client.shutdown(Duration::from_secs(120));
     let seconds = begun.elapsed().as_secs_f64();
     let accepted = client.stats().accepted;
-    println!("{name}: {accepted} of {sent} events acknowledged, {:.0} a second", accepted as f64 / seconds);
+    println!("{name} {:.0} events/s, {accepted} of {sent} acknowledged", accepted as f64 / seconds);
     Ok(())
 }
 
