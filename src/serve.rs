@@ -1,14 +1,14 @@
 //! The HTTP server loop: a bounded number of connections, each with a bound on how long its TLS handshake and a request's head may take.
 //!
-//! Each request is told where it comes from (`ConnectInfo`). A client that sends slowly or nothing holds its connection for `header_timeout` at most; one connection more than
+//! A client that sends slowly or nothing holds its connection for `header_timeout` at most; one connection more than
 //! `max_connections` waits in the kernel's queue. A stop lets open requests end, for `drain_timeout` at most.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::ConnectInfo;
+use axum::body::Body;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -19,9 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tower::Service;
 
-use crate::guard::MAX_HEAD_BYTES;
+use crate::guard::{Guarded, MAX_HEAD_BYTES};
 use crate::tls::Tls;
 
 /// The bounds of a server.
@@ -39,7 +38,7 @@ pub(crate) struct Bounds {
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
 /// Serves `app` until `stop` resolves, then lets open requests end. With `tls` every connection is encrypted.
-pub(crate) async fn serve(listener: TcpListener, app: Router, bounds: Bounds, tls: Option<Tls>, stop: impl Future<Output = ()>) {
+pub(crate) async fn serve(listener: TcpListener, app: Guarded, bounds: Bounds, tls: Option<Tls>, stop: impl Future<Output = ()>) {
     let open = Arc::new(Semaphore::new(bounds.max_connections));
     let graceful = GracefulShutdown::new();
     let mut http = http1::Builder::new();
@@ -89,7 +88,7 @@ pub(crate) async fn serve(listener: TcpListener, app: Router, bounds: Bounds, tl
 /// What serves a connection, encrypted or not.
 struct Connection {
     http: http1::Builder,
-    app: Router,
+    app: Guarded,
     peer: SocketAddr,
     watcher: Watcher,
 }
@@ -97,10 +96,9 @@ struct Connection {
 impl Connection {
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let Self { http, app, peer, watcher } = self;
-        let answer = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(ConnectInfo(peer));
-            // A router is always ready.
-            app.clone().call(request)
+        let answer = service_fn(move |request: Request<Incoming>| {
+            let answering = app.clone().answer(request.map(Body::new), peer);
+            async move { Ok::<_, Infallible>(answering.await) }
         });
         // Broken pipes and timeouts are the client's affair.
         if let Err(error) = watcher.watch(http.serve_connection(TokioIo::new(stream), answer)).await {

@@ -12,11 +12,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderName};
-use axum::middleware::Next;
-use axum::response::Response;
-use ingest::ClientAddress;
 use ipnet::IpNet;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -24,17 +20,8 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The networks whose word is taken.
 pub(crate) type Proxies = Arc<[IpNet]>;
 
-/// The middleware: puts the [`ClientAddress`] among the request's extensions.
-pub(crate) async fn tell_client(State(proxies): State<Proxies>, mut request: Request, next: Next) -> Response {
-    if let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>() {
-        let address = client(peer.ip(), request.headers(), &proxies);
-        request.extensions_mut().insert(ClientAddress(address));
-    }
-    next.run(request).await
-}
-
 /// The client of a request that came from `peer`.
-fn client(peer: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> IpAddr {
+pub(super) fn client(peer: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> IpAddr {
     let trusted = |address: IpAddr| proxies.iter().any(|network| network.contains(&address));
     let mut client = peer.to_canonical();
     // Later lines were added later; a value that is no text ends what can be believed.

@@ -27,17 +27,24 @@ use crate::keys::{Keys, Known, Ring, Unknown};
 
 /// The middleware.
 pub(crate) async fn admit(State(keys): State<Keys>, mut request: Request, next: Next) -> Response {
-    let caller = match asked(&request).admitted(&keys.known(), Millis::now()) {
-        Ok(caller) => caller,
-        Err(refusal) => return refusal.into_response(),
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = match asked(&request).admitted(&keys.known(), Millis::now()) {
+        Err(refusal) => refusal.into_response(),
+        Ok(None) => next.run(request).await,
+        Ok(Some(caller)) => {
+            request.extensions_mut().insert(caller.clone());
+            let id = caller.id.clone();
+            let mut response = next.run(request).await;
+            response.extensions_mut().insert(caller);
+            for_who_has_a_key(response.headers_mut());
+            while_it_holds(response, keys, id)
+        }
     };
-    let Some(caller) = caller else { return next.run(request).await };
-    request.extensions_mut().insert(caller.clone());
-    let id = caller.id.clone();
-    let mut response = next.run(request).await;
-    response.extensions_mut().insert(caller);
-    for_who_has_a_key(response.headers_mut());
-    while_it_holds(response, keys, id)
+    // For the line that tells of it.
+    if let Some(route) = route {
+        response.extensions_mut().insert(route);
+    }
+    response
 }
 
 /// What was asked with a key is for who has one: a cache that others use too must not keep it.

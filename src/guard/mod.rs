@@ -26,20 +26,22 @@ mod presented;
 mod request_id;
 mod trace;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
+use axum::Router;
 use axum::body::{Body, HttpBody};
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{ConnectInfo, MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use ingest::{CallerKey, ClientAddress, Problem};
+use tower::Service;
 use tracing::{Instrument, Level, Span};
 
-pub(crate) use address::{Proxies, tell_client};
+pub(crate) use address::Proxies;
+use address::client;
 pub(crate) use cors::cors;
 pub(crate) use keys::admit;
 use request_id::RequestId;
@@ -60,21 +62,42 @@ const SHOWN_PATH_BYTES: usize = 200;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AccessLog(pub(crate) bool);
 
-/// The middleware.
-pub(crate) async fn guard(State(access_log): State<AccessLog>, request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let id = RequestId::of(request.headers().get(&REQUEST_ID));
-    let span = span(&id, request.headers());
-    let asked = Asked::of(&request, access_log.tells());
-    let answering = async {
-        match too_long(&request) {
-            Some(problem) => problem.into_response(),
-            None => AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| panicked()),
-        }
-    };
-    let response = named(answering.instrument(span.clone()).await, &id);
-    span.in_scope(|| asked.tell(&response, started, access_log));
-    response
+/// The routes behind what stands before them.
+///
+/// Not layers of the router: each layer is copied for each request, with all that is within it.
+#[derive(Clone)]
+pub(crate) struct Guarded {
+    routes: Router,
+    access_log: AccessLog,
+    proxies: Proxies,
+}
+
+impl Guarded {
+    pub(crate) const fn new(routes: Router, access_log: AccessLog, proxies: Proxies) -> Self {
+        Self { routes, access_log, proxies }
+    }
+
+    /// Answers a request that came from `peer`.
+    pub(crate) async fn answer(self, mut request: Request, peer: SocketAddr) -> Response {
+        let Self { mut routes, access_log, proxies } = self;
+        let started = Instant::now();
+        let client = client(peer.ip(), request.headers(), &proxies);
+        request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(ClientAddress(client));
+        let id = RequestId::of(request.headers().get(&REQUEST_ID));
+        let span = span(&id, request.headers());
+        let asked = Asked { method: request.method().clone(), uri: request.uri().clone(), client };
+        let answering = async {
+            match too_long(&request) {
+                Some(problem) => problem.into_response(),
+                // A router is always ready, and its error cannot be.
+                None => AssertUnwindSafe(routes.call(request)).catch_unwind().await.map_or_else(|_| panicked(), |Ok(response)| response),
+            }
+        };
+        let response = named(answering.instrument(span.clone()).await, &id);
+        span.in_scope(|| asked.tell(&response, started, access_log));
+        response
+    }
 }
 
 fn span(id: &RequestId, headers: &HeaderMap) -> Span {
@@ -116,39 +139,22 @@ fn named(mut response: Response, id: &RequestId) -> Response {
     response
 }
 
-impl AccessLog {
-    fn tells(self) -> bool {
-        if self.0 { tracing::enabled!(Level::INFO) } else { tracing::enabled!(Level::DEBUG) }
-    }
-}
-
 /// What is kept of a request to tell of it.
 struct Asked {
     method: Method,
-    route: Option<MatchedPath>,
-    client: Option<IpAddr>,
-    /// Only if it will be told.
-    uri: Option<Uri>,
+    uri: Uri,
+    client: IpAddr,
 }
 
 impl Asked {
-    fn of(request: &Request, whole: bool) -> Self {
-        Self {
-            method: request.method().clone(),
-            route: request.extensions().get::<MatchedPath>().cloned(),
-            client: request.extensions().get::<ClientAddress>().map(|ClientAddress(client)| *client),
-            uri: whole.then(|| request.uri().clone()),
-        }
-    }
-
     fn tell(&self, response: &Response, started: Instant, AccessLog(at_info): AccessLog) {
         /// A level is part of what a line is made of, so each has its own.
         macro_rules! told_at {
             ($level:expr) => {{
                 let ms = started.elapsed().as_secs_f64() * 1_000.0;
-                let route = self.route.as_ref().map_or("", MatchedPath::as_str);
-                let path = self.uri.as_ref().map_or("", |uri| shown_path(uri));
-                let client = self.client.map(tracing::field::display);
+                // Put there by [`admit`].
+                let route = response.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+                let (path, client) = (shown_path(&self.uri), tracing::field::display(self.client));
                 let key = response.extensions().get::<CallerKey>().map(|caller| &*caller.id);
                 let (status, bytes) = (response.status().as_u16(), response.body().size_hint().exact());
                 tracing::event!(target: "access", $level, method = %self.method, path, route, status, ms, bytes, client, key, "answered")
@@ -180,12 +186,9 @@ fn shown_path(uri: &Uri) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use axum::Router;
     use axum::body::to_bytes;
-    use axum::middleware::from_fn_with_state;
     use axum::routing::get;
     use serde_json::Value;
-    use tower::ServiceExt;
 
     use super::*;
 
@@ -194,9 +197,9 @@ mod tests {
             .route("/well", get(|| async { "\"well\"" }))
             .route("/bug", get(|| async { panic!("on purpose") as &str }))
             .fallback(query::not_found)
-            .method_not_allowed_fallback(query::method_not_allowed)
-            .layer(from_fn_with_state(AccessLog(true), guard));
-        let (head, body) = app.oneshot(request.body(Body::empty()).unwrap()).await.unwrap().into_parts();
+            .method_not_allowed_fallback(query::method_not_allowed);
+        let guarded = Guarded::new(app, AccessLog(true), Proxies::from([]));
+        let (head, body) = guarded.answer(request.body(Body::empty()).unwrap(), ([127, 0, 0, 1], 1_234).into()).await.into_parts();
         let body = to_bytes(body, 10_000).await.unwrap();
         assert!(head.headers.get(header::CONTENT_LENGTH).is_none_or(|length| length == &body.len().to_string()));
         (head.status, head.headers, serde_json::from_slice(&body).unwrap())

@@ -25,7 +25,7 @@ use super::probe::Probes;
 use super::{Role, RoleError, api};
 use crate::backends::Backends;
 use crate::config::Settings;
-use crate::guard::{AccessLog, Proxies, admit, cors, guard, tell_client};
+use crate::guard::{AccessLog, Guarded, Proxies, admit, cors};
 use crate::keys::{self, Keys};
 
 /// How often the states of sources are looked at, to notice that all have stopped.
@@ -144,7 +144,7 @@ impl Parts {
     }
 
     /// The routes of the role, and the tasks that keep its readiness true.
-    pub(super) fn router(&self) -> (Router, Probes) {
+    pub(super) fn router(&self) -> (Guarded, Probes) {
         let (observer, seen) = (self.observer(), Seen::default());
         let (probes, words) = Probes::start(Arc::clone(&self.backends.log), self.backends.store.clone(), observer.clone(), &seen);
         let mut registry = Registry::default();
@@ -179,8 +179,7 @@ impl Parts {
         };
         let documented = query::docs::router(&api::document(self.role));
         let routes = routes.merge(health::router(Arc::new(health))).merge(documented).fallback(query::not_found);
-        let guarded = routes.layer(admitted()).merge(events).layer(from_fn_with_state(self.access_log, guard));
-        (guarded.layer(from_fn_with_state(Arc::clone(&self.proxies), tell_client)), probes)
+        (Guarded::new(routes.layer(admitted()).merge(events), self.access_log, Arc::clone(&self.proxies)), probes)
     }
 
     /// What prepares for a stop while requests are still served: no longer ready, for `delay`; then streams end.

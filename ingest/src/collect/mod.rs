@@ -266,7 +266,8 @@ impl Collector {
             self.metrics.decoded(intake.bytes.len());
         }
         // A task of its own, so that the outcome does not depend on the connection.
-        tokio::spawn(self.settle(Arc::new(Work { ask, edge, caller }), intake)).await.unwrap_or(Err(CollectError::Broken))
+        // Boxed: tokio aligns tasks to two cache lines, which the allocator does slowly for large ones.
+        tokio::spawn(Box::pin(self.settle(Arc::new(Work { ask, edge, caller }), intake))).await.unwrap_or(Err(CollectError::Broken))
     }
 
     /// Whether the body is read at all.
