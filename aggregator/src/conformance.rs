@@ -26,6 +26,7 @@ use schemas::{
     Source, Stamp, StoredRow, Tally, Tier, Token,
 };
 
+use crate::archive::{ArchiveChange, ArchiveFile, ArchiveHead, Manifest};
 use crate::store::{BucketPage, BucketRow, CountStore, ImportProgress, Slice, SliceRow, SpaceInfo, Touched, VideoInfo};
 
 /// The largest offset and count.
@@ -60,7 +61,55 @@ pub async fn all(fresh: impl AsyncFn() -> Store) {
     videos_spaces_and_imports_keep_the_last_write(fresh().await).await;
     keys_read_back_whole_and_by_id(fresh().await).await;
     a_revocation_is_never_taken_back(fresh().await).await;
+    an_archive_changes_from_the_version_that_was_read_or_not_at_all(fresh().await).await;
+    of_two_changes_of_an_archive_at_once_one_is_made(fresh().await).await;
     a_filled_store_reads_back(fresh().await).await;
+}
+
+/// Files that come and go with the head, for each source apart.
+pub async fn an_archive_changes_from_the_version_that_was_read_or_not_at_all(store: Store) {
+    let (one, other) = (Source(0), Source(7));
+    assert_eq!(store.read_archive(one).await.unwrap(), Manifest::default());
+    let change = |version, added: &[ArchiveFile], removed: &[ArchiveFile]| ArchiveChange {
+        head: archive_head(version),
+        added: added.to_vec(),
+        removed: removed.to_vec(),
+    };
+    let (a, b, c) = (archive_file(-1, 0, "a"), archive_file(0, 0, "b"), archive_file(0, 50, "c"));
+    assert!(!store.commit_archive(one, change(2, &[], &[])).await.unwrap(), "there is no version 1");
+    assert!(store.commit_archive(one, change(1, &[], &[])).await.unwrap());
+    assert_eq!(store.read_archive(one).await.unwrap(), Manifest { head: archive_head(1), files: Vec::new() });
+    assert!(store.commit_archive(one, change(2, &[c.clone(), b.clone(), a.clone()], &[])).await.unwrap());
+    for stale in [1, 2, 4] {
+        assert!(!store.commit_archive(one, change(stale, &[archive_file(9, 9, "x")], std::slice::from_ref(&a))).await.unwrap());
+    }
+    let whole = Manifest { head: archive_head(2), files: vec![a.clone(), b.clone(), c.clone()] };
+    assert_eq!(store.read_archive(one).await.unwrap(), whole);
+    assert_eq!(store.read_archive(other).await.unwrap(), Manifest::default());
+    let merged = ArchiveFile { to: c.to, ..archive_file(0, 0, "d") };
+    assert!(store.commit_archive(one, change(3, std::slice::from_ref(&merged), &[b, c])).await.unwrap());
+    assert_eq!(store.read_archive(one).await.unwrap(), Manifest { head: archive_head(3), files: vec![a, merged] });
+}
+
+/// However many there are.
+pub async fn of_two_changes_of_an_archive_at_once_one_is_made(store: Store) {
+    for version in 1..4 {
+        let change = |n: u64| ArchiveChange {
+            head: ArchiveHead { end: Offset(n), ..archive_head(version) },
+            added: vec![archive_file(1, version * 100 + n, "f")],
+            removed: Vec::new(),
+        };
+        // An answer that did not come says nothing: then it is read.
+        let made = join_all((0..4).map(|n| store.commit_archive(Source(1), change(n)))).await;
+        assert!(made.iter().filter(|made| matches!(made, Ok(true))).count() <= 1, "{made:?}");
+        let found = store.read_archive(Source(1)).await.unwrap();
+        if found.head.version < version {
+            assert!(store.commit_archive(Source(1), change(9)).await.unwrap(), "{made:?}");
+        }
+        let found = store.read_archive(Source(1)).await.unwrap();
+        assert_eq!((found.head.version, found.files.len() as u64), (version, version));
+        assert_eq!(found.files.last().map(|file| file.from.0), Some(version * 100 + found.head.end.0));
+    }
 }
 
 /// No row, no rows, no checkpoint, no video, no import, no key.
@@ -501,6 +550,31 @@ pub async fn assert_kept_by_bucket(store: &Store, keys: &[CellKey]) {
 /// Everything of a bucket.
 const fn page(dimension: Dimension, bucket: Bucket, source: u32) -> BucketPage {
     BucketPage { dimension, bucket, source: Source(source), after: None, limit: usize::MAX }
+}
+
+fn archive_file(day: i32, from: u64, hash: &str) -> ArchiveFile {
+    ArchiveFile {
+        day,
+        from: Offset(from),
+        to: Offset(from + 50),
+        hash: hash.to_owned(),
+        rows: u64::MAX,
+        events: 3,
+        bytes: 1_000,
+        ts: (day != 0).then_some((Millis(i64::MIN), Millis(i64::MAX))),
+        append_time: (Millis(-5), Millis(7)),
+    }
+}
+
+fn archive_head(version: u64) -> ArchiveHead {
+    ArchiveHead {
+        version,
+        complete_from: Offset(3),
+        end: Offset(1 << 40),
+        clock: Some(Millis(17)),
+        gaps: vec![(Offset(5), Offset(6))],
+        ..ArchiveHead::default()
+    }
 }
 
 async fn read(store: &Store, key: &CellKey) -> Option<StoredRow> {

@@ -11,6 +11,7 @@
 //! | [`recovery`] | where a fold begins again, and when it must not. Pure |
 //! | [`owner`] | [`owner::Owner`]: what to read, load and write next for one source. Pure |
 //! | [`ending`] | what a source that gets no more records leaves. Pure |
+//! | [`archive`] | the raw log as Parquet files, and back |
 //! | [`backoff`] | how long to wait before trying again. Pure |
 //! | [`worker`] | [`worker::Workers`]: the threads that act for owners |
 //! | [`store`] | [`CountStore`]: the seam to the store |
@@ -19,6 +20,7 @@
 //! | [`conformance`] | what every store must do, as one suite over any implementation |
 //! | [`metrics`] | what the folds show to Prometheus |
 
+pub mod archive;
 pub mod backoff;
 #[cfg(feature = "cassandra")]
 pub mod cassandra;

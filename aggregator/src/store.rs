@@ -11,7 +11,9 @@ use schemas::{Bucket, CellKey, Checkpoint, Dimension, Entity, KeyRecord, LogId, 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Stored cells of one log, its checkpoints, what is known of videos and imports, and the keys that are asked for.
+use crate::archive::{ArchiveChange, Manifest};
+
+/// Stored cells of one log, its checkpoints, what is known of videos and imports, the keys that are asked for, and what is archived.
 pub trait CountStore: Send + Sync + 'static {
     /// Reads cells by name: one answer for each key, in order, `None` where there is no row. What is read is durable.
     ///
@@ -111,6 +113,19 @@ pub trait CountStore: Send + Sync + 'static {
     /// # Errors
     /// If it is not known to be durable.
     fn write_key(&self, key: KeyRecord) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// What is archived of a source; empty if nothing is. What is read has been committed, and no part of it is of another version.
+    ///
+    /// # Errors
+    /// If it cannot be read whole.
+    fn read_archive(&self, source: Source) -> BoxFuture<'_, Result<Manifest, StoreError>>;
+
+    /// Changes what is archived of a source, whole or not at all, if the manifest is still of the version before that of the change;
+    /// else `false`: look again. It resolves when the change is durable.
+    ///
+    /// # Errors
+    /// If it is not known whether it was made: read, and see.
+    fn commit_archive(&self, source: Source, change: ArchiveChange) -> BoxFuture<'_, Result<bool, StoreError>>;
 
     /// The log that the store belongs to.
     fn log_id(&self) -> LogId;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aggregator::archive::{ArchiveChange, Manifest};
 use aggregator::{BucketPage, BucketRow, CountStore, ImportProgress, Slice, SliceRow, SpaceInfo, StoreError, Touched, VideoInfo};
 use futures_util::future::{BoxFuture, pending, ready};
 use schemas::{CellKey, Checkpoint, KeyRecord, LogId, Source, StoredRow};
@@ -72,6 +73,14 @@ impl CountStore for Discard {
 
     fn write_key(&self, _: KeyRecord) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(ready(Ok(())))
+    }
+
+    fn read_archive(&self, _: Source) -> BoxFuture<'_, Result<Manifest, StoreError>> {
+        Box::pin(ready(Ok(Manifest::default())))
+    }
+
+    fn commit_archive(&self, _: Source, _: ArchiveChange) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(ready(Ok(false)))
     }
 
     fn log_id(&self) -> LogId {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 
+use aggregator::archive::{ArchiveChange, Manifest};
 use aggregator::embedded::StoreOptions;
 use aggregator::{
     BucketPage, BucketRow, CountStore, EmbeddedStore, ImportProgress, Slice, SliceRow, SpaceInfo, StoreError, Touched, VideoInfo,
@@ -155,6 +156,12 @@ impl CountStore for Busy {
     }
     fn write_key(&self, key: KeyRecord) -> BoxFuture<'_, Result<(), StoreError>> {
         self.store.write_key(key)
+    }
+    fn read_archive(&self, source: Source) -> BoxFuture<'_, Result<Manifest, StoreError>> {
+        self.store.read_archive(source)
+    }
+    fn commit_archive(&self, source: Source, change: ArchiveChange) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.store.commit_archive(source, change)
     }
     fn failure(&self) -> Option<String> {
         self.store.failure()

@@ -19,7 +19,7 @@ use super::error::{Failure, damaged};
 use super::gate::Gate;
 use super::limit::Limit;
 use super::row::{self, COLUMNS, RollupRow, Stored};
-use super::statements::Statements;
+use super::statements::prepare_write_by_bucket;
 use super::{FIRST_LIMIT, MOST, by_bucket, cells};
 use crate::backoff;
 use crate::store::{StoreError, is_kept_by_bucket};
@@ -99,7 +99,7 @@ pub(super) async fn fill(session: &Session, keyspace: &str) -> Result<u64, Store
     scan = scan.with_page_size(PAGE_ROWS);
     scan.set_is_idempotent(true);
     let scan = session.prepare(scan).await.map_err(|error| Failure::from(error).error)?;
-    let write = Statements::prepare(session, keyspace).await?.write_by_bucket;
+    let write = prepare_write_by_bucket(session, keyspace).await?;
     let writes = Gate::new(Limit::new(FIRST_LIMIT, MOST));
     let told = Mutex::new(Instant::now());
     let filling = Filling { session, scan, write, writes, ranges: AtomicU64::new(0), rows: AtomicU64::new(0), told };

@@ -14,7 +14,7 @@ use scylla::client::session::Session;
 use scylla::policies::load_balancing::{LoadBalancingPolicy, NodeIdentifier, SingleTargetLoadBalancingPolicy};
 use scylla::response::query_result::QueryResult;
 use scylla::serialize::row::SerializeRow;
-use scylla::statement::{Consistency, Statement};
+use scylla::statement::Statement;
 
 use super::error::{Failure, damaged};
 use super::meta::{self, Meta};
@@ -198,8 +198,7 @@ impl<'a> Migration<'a> {
     }
 
     async fn read_meta(&self) -> Result<Option<Meta>, StoreError> {
-        let serial = if self.datacenter.is_some() { Consistency::LocalSerial } else { Consistency::Serial };
-        meta::read(&self.session, self.options, serial).await
+        meta::read(&self.session, self.options, session::serial_read(self.datacenter.as_deref())).await
     }
 
     /// Copies what the rollup table holds to where it is kept by bucket.

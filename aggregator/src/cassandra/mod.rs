@@ -25,6 +25,7 @@
 //! Invariants: what was acknowledged was acknowledged by a quorum, and a read asks a quorum; no null is ever bound; a request that failed may
 //! be repeated.
 
+mod archive;
 mod by_bucket;
 mod cells;
 mod checkpoint;
@@ -54,6 +55,7 @@ use scylla::client::session::Session;
 pub use migrate::migrate;
 pub use options::{CassandraOptions, DEFAULT_KEYSPACE, MigratePlan, TlsFiles};
 
+use crate::archive::{ArchiveChange, Manifest};
 use crate::store::{BucketPage, BucketRow, CountStore, ImportProgress, Slice, SliceRow, SpaceInfo, StoreError, Touched, VideoInfo};
 use gate::Gate;
 use limit::Limit;
@@ -92,7 +94,7 @@ impl CassandraStore {
         };
         meta.check(&options, &log_id, settings)?;
         session::use_datacenter(&session, meta.datacenter.as_deref());
-        let statements = Statements::prepare(&session, &options.keyspace).await?;
+        let statements = Statements::prepare(&session, &options.keyspace, meta.datacenter.as_deref()).await?;
         let gate = || Gate::new(Limit::new(FIRST_LIMIT, MOST));
         let settings = settings.clone();
         Ok(Self(Arc::new(Inner { session, statements, log_id, settings, writes: gate(), reads: gate() })))
@@ -172,6 +174,14 @@ impl CountStore for CassandraStore {
 
     fn write_key(&self, key: KeyRecord) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move { self.0.write_key(&key).await })
+    }
+
+    fn read_archive(&self, source: Source) -> BoxFuture<'_, Result<Manifest, StoreError>> {
+        Box::pin(self.0.read_archive(source))
+    }
+
+    fn commit_archive(&self, source: Source, change: ArchiveChange) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(async move { self.0.commit_archive(source, &change).await })
     }
 
     fn log_id(&self) -> LogId {

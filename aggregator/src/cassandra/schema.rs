@@ -9,7 +9,7 @@
 //! Compression is the servers' default, LZ4: a day of minutes is one or two of its chunks.
 
 /// The newest schema that this program knows.
-pub(super) const VERSION: i32 = 3;
+pub(super) const VERSION: i32 = 4;
 /// The first that keeps hour and day cells by bucket too.
 pub(super) const BY_BUCKET: i32 = 2;
 
@@ -61,6 +61,7 @@ pub(super) fn step(to: i32, keyspace: &str, flavour: &Flavour) -> Vec<String> {
         1 => tables(keyspace, flavour),
         2 => lists_and_announcements(keyspace, flavour),
         3 => keys(keyspace),
+        4 => archive(keyspace),
         _ => Vec::new(),
     }
 }
@@ -140,6 +141,15 @@ fn keys(keyspace: &str) -> Vec<String> {
             log text, id text, name text, hash text, scopes frozen<list<text>>, public boolean, origins frozen<list<text>>,
             events_per_second bigint, created_at bigint, expires_at bigint, revoked_at bigint, PRIMARY KEY ((log), id)
          ) WITH comment = 'who may do what; hash is the SHA-256 of the secret, times are Unix ms'"
+    )]
+}
+
+fn archive(keyspace: &str) -> Vec<String> {
+    vec![format!(
+        "CREATE TABLE IF NOT EXISTS {keyspace}.archive (
+            log text, source int, version bigint static, head text static, day int, from_offset bigint, hash text, file text,
+            PRIMARY KEY ((log, source), day, from_offset, hash)
+         ) WITH comment = 'the files of the archive (day from 1970) and how far it reaches; changed by conditional writes alone'"
     )]
 }
 

@@ -72,6 +72,11 @@ pub(super) const fn serial_consistency(datacenter: Option<&str>) -> SerialConsis
     if datacenter.is_some() { SerialConsistency::LocalSerial } else { SerialConsistency::Serial }
 }
 
+/// The consistency of a read that sees every conditional write that was made before it.
+pub(super) const fn serial_read(datacenter: Option<&str>) -> Consistency {
+    if datacenter.is_some() { Consistency::LocalSerial } else { Consistency::Serial }
+}
+
 fn profile(datacenter: Option<&str>) -> ExecutionProfile {
     ExecutionProfile::builder()
         .request_timeout(Some(REQUEST_TIMEOUT))

@@ -1,4 +1,4 @@
-//! The prepared statements. All may be repeated: writes are absolute and stamped.
+//! The prepared statements. Writes are absolute and stamped, so they may be repeated; those of the archive are conditional.
 
 use scylla::client::session::Session;
 use scylla::statement::Statement;
@@ -6,6 +6,7 @@ use scylla::statement::prepared::PreparedStatement;
 
 use super::error::Failure;
 use super::row::COLUMNS;
+use super::session;
 use crate::store::{StoreError, TOUCHED_TTL_S};
 
 /// So many rows come in one answer.
@@ -33,15 +34,22 @@ pub(super) struct Statements {
     pub(super) write_import: PreparedStatement,
     pub(super) read_keys: PreparedStatement,
     pub(super) write_key: PreparedStatement,
+    pub(super) read_archive: PreparedStatement,
+    pub(super) begin_archive: PreparedStatement,
+    pub(super) change_archive: PreparedStatement,
+    pub(super) add_archive_file: PreparedStatement,
+    pub(super) drop_archive_file: PreparedStatement,
 }
 
 impl Statements {
-    pub(super) async fn prepare(session: &Session, keyspace: &str) -> Result<Self, StoreError> {
+    pub(super) async fn prepare(session: &Session, keyspace: &str, datacenter: Option<&str>) -> Result<Self, StoreError> {
         let prepare = async |cql: String| {
             let mut statement = Statement::new(cql).with_page_size(PAGE_ROWS);
             statement.set_is_idempotent(true);
             session.prepare(statement).await.map_err(|error| Failure::from(error).error)
         };
+        // Not to be sent twice at once: the second would be told that the condition does not hold.
+        let prepare_change = async |cql: String| session.prepare(Statement::new(cql)).await.map_err(|error| Failure::from(error).error);
         let minutes = format!("SELECT minute, {COLUMNS} FROM {keyspace}.views_by_minute WHERE dimension = ? AND entity = ? AND day = ?");
         let rollups = format!("SELECT tier, through, bucket, {COLUMNS} FROM {keyspace}.views_rollup WHERE dimension = ? AND entity = ?");
         Ok(Self {
@@ -55,12 +63,7 @@ impl Statements {
                  mark, since_gross, since_valid, since_engaged) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ? AND TTL ?"
             ))
             .await?,
-            // As `write_rollup`, so that the same values are bound.
-            write_by_bucket: prepare(format!(
-                "INSERT INTO {keyspace}.views_by_bucket (dimension, entity, tier, bucket, source, gross, valid, engaged, version, through, \
-                 mark, since_gross, since_valid, since_engaged) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ? AND TTL ?"
-            ))
-            .await?,
+            write_by_bucket: prepare(write_by_bucket(keyspace)).await?,
             read_minutes: prepare(format!("{minutes} AND (minute, source) IN ?")).await?,
             read_rollups: prepare(format!("{rollups} AND (tier, bucket, source) IN ?")).await?,
             slice_minutes: prepare(format!("{minutes} AND minute >= ? AND minute < ?")).await?,
@@ -115,6 +118,43 @@ impl Statements {
                  revoked_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             ))
             .await?,
+            read_archive: {
+                let mut read = prepare(format!("SELECT head, file FROM {keyspace}.archive WHERE log = ? AND source = ?")).await?;
+                // A conditional write that is under way is ended first.
+                read.set_consistency(session::serial_read(datacenter));
+                read
+            },
+            begin_archive: prepare_change(format!(
+                "UPDATE {keyspace}.archive SET version = ?, head = ? WHERE log = ? AND source = ? IF version = NULL"
+            ))
+            .await?,
+            change_archive: prepare_change(format!(
+                "UPDATE {keyspace}.archive SET version = ?, head = ? WHERE log = ? AND source = ? IF version = ?"
+            ))
+            .await?,
+            add_archive_file: prepare_change(format!(
+                "INSERT INTO {keyspace}.archive (log, source, day, from_offset, hash, file) VALUES (?, ?, ?, ?, ?, ?)"
+            ))
+            .await?,
+            drop_archive_file: prepare_change(format!(
+                "DELETE FROM {keyspace}.archive WHERE log = ? AND source = ? AND day = ? AND from_offset = ? AND hash = ?"
+            ))
+            .await?,
         })
     }
+}
+
+/// The write of a row by bucket: as `write_rollup`, so that the same values are bound.
+fn write_by_bucket(keyspace: &str) -> String {
+    format!(
+        "INSERT INTO {keyspace}.views_by_bucket (dimension, entity, tier, bucket, source, gross, valid, engaged, version, through, \
+         mark, since_gross, since_valid, since_engaged) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ? AND TTL ?"
+    )
+}
+
+/// That write alone: a keyspace that is being migrated does not have all tables yet.
+pub(super) async fn prepare_write_by_bucket(session: &Session, keyspace: &str) -> Result<PreparedStatement, StoreError> {
+    let mut statement = Statement::new(write_by_bucket(keyspace)).with_page_size(PAGE_ROWS);
+    statement.set_is_idempotent(true);
+    session.prepare(statement).await.map_err(|error| Failure::from(error).error)
 }

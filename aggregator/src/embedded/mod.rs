@@ -11,6 +11,7 @@
 //! | `write` | writing rows, in batches |
 //! | `by_bucket` | hour and day cells once more, those of one bucket side by side |
 //! | `keys` | who may do what |
+//! | `archive` | what is archived |
 //! | `touched` | which days have changed after they were closed |
 //! | `highest` | the highest stamp of each source: what is above it is written without a look |
 //! | `journal` | noticing that the write-ahead journal has lost batches that were acknowledged |
@@ -20,6 +21,7 @@
 //! Invariants: what was acknowledged is on disk; what can be read is on disk; a row never gives way to a lower or an
 //! equal stamp, whoever writes; damage is an error that names what is damaged, never another number.
 
+mod archive;
 mod by_bucket;
 mod expiry;
 mod failure;
@@ -42,6 +44,7 @@ use open::Inner;
 pub use open::StoreOptions;
 pub use table::Table;
 
+use crate::archive::{ArchiveChange, Manifest};
 use crate::store::{BucketPage, BucketRow, CountStore, ImportProgress, Slice, SliceRow, SpaceInfo, StoreError, Touched, VideoInfo};
 
 /// The embedded store. A handle: clones share one database, which closes with the last of them.
@@ -204,6 +207,14 @@ impl CountStore for EmbeddedStore {
 
     fn write_key(&self, key: KeyRecord) -> BoxFuture<'_, Result<(), StoreError>> {
         self.blocking(move |store| store.write_key(key))
+    }
+
+    fn read_archive(&self, source: Source) -> BoxFuture<'_, Result<Manifest, StoreError>> {
+        self.blocking(move |store| store.read_archive(source))
+    }
+
+    fn commit_archive(&self, source: Source, change: ArchiveChange) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.blocking(move |store| store.commit_archive(source, &change))
     }
 
     fn log_id(&self) -> LogId {

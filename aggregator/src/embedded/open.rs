@@ -62,6 +62,7 @@ pub(super) struct Inner {
     pub(super) spaces: Keyspace,
     pub(super) imports: Keyspace,
     pub(super) keys: Keyspace,
+    pub(super) archive: Keyspace,
     pub(super) dir: PathBuf,
     pub(super) log_id: LogId,
     pub(super) failure: Failure,
@@ -119,6 +120,7 @@ impl Inner {
             spaces: keyspace("spaces")?,
             imports: keyspace("imports")?,
             keys: keyspace("keys")?,
+            archive: keyspace("archive")?,
             meta,
             dir: dir.clone(),
             log_id: log_id.clone(),
@@ -172,7 +174,8 @@ fn create(options: &StoreOptions, path: &Path) -> Result<(), StoreError> {
     let db = database(options, &aside, &Expiry::default())?;
     let made = (|| {
         let meta = keyspace(options, &db, "meta")?;
-        for name in ["views_by_minute", "views_rollup", "views_by_bucket", "checkpoints", "videos", "spaces", "imports", "keys"] {
+        for name in ["views_by_minute", "views_rollup", "views_by_bucket", "checkpoints", "videos", "spaces", "imports", "keys", "archive"]
+        {
             keyspace(options, &db, name)?;
         }
         let mut batch = db.batch().durability(Some(PersistMode::SyncAll));

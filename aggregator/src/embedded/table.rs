@@ -161,8 +161,8 @@ impl Inner {
 
     pub(super) fn compact(&self) -> Result<(), StoreError> {
         self.failure.check()?;
-        let Self { meta, views_by_minute, views_rollup, views_by_bucket, checkpoints, videos, spaces, imports, keys, .. } = self;
-        let tables = [meta, views_by_minute, views_rollup, views_by_bucket, checkpoints, videos, spaces, imports, keys];
+        let Self { meta, views_by_minute, views_rollup, views_by_bucket, checkpoints, videos, spaces, imports, keys, archive, .. } = self;
+        let tables = [meta, views_by_minute, views_rollup, views_by_bucket, checkpoints, videos, spaces, imports, keys, archive];
         tables
             .into_iter()
             .try_for_each(|table| {

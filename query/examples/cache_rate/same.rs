@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aggregator::archive::{ArchiveChange, Manifest};
 use aggregator::{
     BucketPage, BucketRow, CountStore, EmbeddedStore, ImportProgress, Slice, SliceRow, SpaceInfo, StoreError, Touched, VideoInfo,
 };
@@ -63,6 +64,12 @@ impl CountStore for Same {
     }
     fn write_key(&self, key: KeyRecord) -> BoxFuture<'_, Result<(), StoreError>> {
         self.0.write_key(key)
+    }
+    fn read_archive(&self, source: Source) -> BoxFuture<'_, Result<Manifest, StoreError>> {
+        self.0.read_archive(source)
+    }
+    fn commit_archive(&self, source: Source, change: ArchiveChange) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.0.commit_archive(source, change)
     }
     fn failure(&self) -> Option<String> {
         CountStore::failure(&self.0)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use aggregator::archive::{ArchiveChange, Manifest};
 use aggregator::{BucketPage, BucketRow, CountStore, ImportProgress, Slice, SliceRow, SpaceInfo, StoreError, Touched, VideoInfo};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -140,6 +141,12 @@ impl CountStore for Gated {
     }
     fn write_key(&self, key: KeyRecord) -> BoxFuture<'_, Result<(), StoreError>> {
         self.store.write_key(key)
+    }
+    fn read_archive(&self, source: Source) -> BoxFuture<'_, Result<Manifest, StoreError>> {
+        self.store.read_archive(source)
+    }
+    fn commit_archive(&self, source: Source, change: ArchiveChange) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.store.commit_archive(source, change)
     }
     fn failure(&self) -> Option<String> {
         self.store.failure()
