@@ -6,7 +6,7 @@
 //!
 //! | module | is |
 //! |---|---|
-//! | [`role`] | `tallymark run`, `collect`, `aggregate`, `query`: composes the crates |
+//! | [`role`] | `tallymark run`, `collect`, `aggregate`, `query`, `archive`: composes the crates |
 //! | [`backends`] | opens log and store: on this machine's disk, or on Kafka and Cassandra |
 //! | [`migrate`] | `tallymark migrate`: topics and tables |
 //! | [`moving`] | `tallymark move`: takes the counts of one machine along |
@@ -16,6 +16,7 @@
 //! | [`config`] | settings: flags over environment over file over defaults |
 //! | [`keys`] | who may do what: `tallymark keys`, `/v1/keys`, and what each process knows of them |
 //! | [`tls`] | the certificate, read again when it changes |
+//! | [`archive`] | `tallymark archive`: the raw events as Parquet files |
 //! | [`import`] | `tallymark import`: files into a server |
 //! | [`demo`] | `tallymark demo`: traffic that knows its true totals |
 //! | [`tap`] | `tallymark tap`: what the log holds |
@@ -26,6 +27,7 @@
 //! | [`terminal`] | what strangers wrote, on a terminal |
 //! | [`client`] | what the commands above ask a server |
 
+mod archive;
 mod backends;
 mod client;
 mod config;
@@ -118,6 +120,18 @@ Examples:
 
 Start any number behind a load balancer that asks /readyz. Counts need Cassandra alone; /v1/status and /v1/records ask Kafka, too.")]
     Query(config::Given),
+    /// Keep the raw events for good as Parquet files, or look at those, check them, and leave a viewer out.
+    #[command(after_help = "\
+Examples:
+  tallymark run --archive ./archive                                                      on one machine, the server keeps it
+  tallymark archive --archive s3://bucket/views --kafka-brokers k1:9092 --cassandra-nodes c1:9042      one part of many
+  tallymark archive status --archive ./archive
+  tallymark archive verify --archive s3://bucket/views --kafka-brokers k1:9092 --cassandra-nodes c1:9042
+  tallymark archive forget-viewer u-17 --archive ./archive
+
+Files lie at day=YYYY-MM-DD/source=N/; only those that the manifest in the store names are committed. Two that keep one archive are
+harmless. status, verify and forget-viewer open log and store themselves: with a data directory, stop its server first.")]
+    Archive(archive::ArchiveCommand),
     /// Make the topics in Kafka and the tables in Cassandra, or see that they are as they should be.
     #[command(after_help = "\
 Examples:
@@ -176,6 +190,7 @@ fn main() -> ExitCode {
         Command::Collect(given) => on_runtime(role::run(Role::Collect, given)),
         Command::Aggregate(given) => on_runtime(role::run(Role::Aggregate, given)),
         Command::Query(given) => on_runtime(role::run(Role::Query, given)),
+        Command::Archive(command) => on_runtime(archive::archive(command)),
         Command::Migrate(given) => on_runtime(migrate::migrate(given)),
         Command::Move(given) => on_runtime(moving::move_up(given)),
         Command::Import(args) => on_runtime(import::import(args)),

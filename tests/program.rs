@@ -42,6 +42,7 @@ fn help_teaches_by_examples() {
         (vec!["collect", "--help"], "tallymark collect --kafka-brokers k1:9092"),
         (vec!["aggregate", "--help"], "hands the partitions over"),
         (vec!["query", "--help"], "tallymark status --url"),
+        (vec!["archive", "--help"], "tallymark archive verify --archive s3://bucket/views"),
         (vec!["migrate", "--help"], "--sources 12"),
     ] {
         let output = output(&args);

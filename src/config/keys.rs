@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::{LogFormat, Settings, cluster, duration_ms, edge, value};
+use super::{LogFormat, Settings, archive, cluster, duration_ms, edge, value};
 
 /// One setting: everything that is known about it but its value.
 pub(crate) struct Key {
@@ -231,6 +231,41 @@ pub(crate) const KEYS: &[Key] = &[
         allowed: "0 (keep) or a duration from 1h to 36500d",
         meaning: "how long raw events are kept in the log: in `data` never less than a restart needs, on Kafka as `tallymark migrate` sets it",
         set: |s, text| put(&mut s.retention_ms, length(text, 0..=36_500 * DAY_MS).filter(|ms| *ms == 0 || *ms >= 3_600_000)),
+    },
+    Key {
+        name: "archive",
+        default: "",
+        allowed: "a path, file:///PATH, s3://BUCKET/PREFIX, or nothing",
+        meaning: "where `tallymark run` and `tallymark archive` keep the raw events for good, as Parquet files by day; without it there is no archive. Keys of a bucket come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)",
+        set: |s, text| put(&mut s.archive.place, archive::place(text)),
+    },
+    Key {
+        name: "archive_every",
+        default: "15m",
+        allowed: "a duration from 1s to 24h",
+        meaning: "how much log time becomes one range of files: so old are the youngest events in the archive at most",
+        set: |s, text| put(&mut s.archive.every_ms, length(text, 1_000..=DAY_MS)),
+    },
+    Key {
+        name: "archive_retention",
+        default: "0",
+        allowed: "0 (keep) or a duration from 1d to 36500d",
+        meaning: "how long days are kept in the archive, by event time and append time; 0 keeps them",
+        set: |s, text| put(&mut s.archive.retention_ms, length(text, 0..=36_500 * DAY_MS).filter(|ms| *ms == 0 || *ms >= DAY_MS)),
+    },
+    Key {
+        name: "archive_endpoint",
+        default: "",
+        allowed: "an address such as https://minio.example:9000, or nothing",
+        meaning: "the server of the archive's bucket, if it is not Amazon's",
+        set: |s, text| put(&mut s.archive.bucket.endpoint, archive::endpoint(text)),
+    },
+    Key {
+        name: "archive_region",
+        default: "",
+        allowed: "one line of text",
+        meaning: "the region of the archive's bucket; without it AWS_REGION, or us-east-1",
+        set: |s, text| put(&mut s.archive.bucket.region, cluster::optional(text)),
     },
     Key {
         name: "accept_gap",

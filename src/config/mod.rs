@@ -4,6 +4,7 @@
 //! Nothing is ignored: an unknown key or variable is an error that names the nearest known one, and every value is
 //! checked at the start with a message that says where it came from.
 
+mod archive;
 mod check;
 mod cluster;
 mod edge;
@@ -22,6 +23,7 @@ use ipnet::IpNet;
 use schemas::FoldSettings;
 use thiserror::Error;
 
+pub(crate) use archive::ArchiveSettings;
 pub(crate) use check::print_all;
 #[cfg(feature = "kafka")]
 pub(crate) use cluster::properties_file;
@@ -43,6 +45,7 @@ pub(crate) struct Settings {
     pub(crate) cassandra: CassandraSettings,
     pub(crate) replication: u32,
     pub(crate) retention_ms: i64,
+    pub(crate) archive: ArchiveSettings,
     pub(crate) accept_gap: bool,
     pub(crate) accept_truncated_log: bool,
     pub(crate) flush_interval: Duration,

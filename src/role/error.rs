@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use aggregator::archive::ArchiveError;
 use aggregator::recovery::SourceError;
 use ingest::LogError;
 use thiserror::Error;
@@ -47,6 +48,12 @@ pub(crate) enum RoleError {
         "{what} failed while running: {reason}\nWhat was acknowledged is safe. Mend the cause (disk full? permissions?) and start again."
     )]
     Failed { what: &'static str, reason: String },
+    #[error("{0}")]
+    Archive(#[from] ArchiveError),
+    #[error(
+        "tallymark archive keeps an archive and was given no place for it: name one with --archive (a path, file:///PATH or s3://BUCKET/PREFIX)"
+    )]
+    NoArchive,
     #[error("{0}")]
     Io(#[from] std::io::Error),
 }

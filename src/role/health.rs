@@ -8,6 +8,7 @@
 //! | collect | the log answers, or there is room in its spool |
 //! | query | the store answers; a log that does not is told as a note, because counts do not need it |
 //! | aggregate | log and store answer, and each of its sources runs (no source at all is well: it waits for its turn) |
+//! | archive | log and store answer; failures of the archive itself are metrics and lag |
 //! | run | all of this |
 
 use std::fmt;

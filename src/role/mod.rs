@@ -1,4 +1,4 @@
-//! What a process does: `tallymark run` everything, `collect`, `aggregate` and `query` a part each.
+//! What a process does: `tallymark run` everything, `collect`, `aggregate`, `query` and `archive` a part each.
 //!
 //! ```text
 //!            run, on one machine or on Kafka and Cassandra
@@ -37,6 +37,7 @@ use std::time::Duration;
 use ingest::{EventLog, LogError};
 use schemas::{NewRecord, Source};
 
+use crate::archive::{self, Keeping};
 use crate::backends::{Backends, Needs, Place, open_cluster, open_embedded};
 use crate::config::{Given, Settings, load};
 use crate::keys::{Keys, Opening};
@@ -56,6 +57,8 @@ pub(crate) enum Role {
     Aggregate,
     /// Answers.
     Query,
+    /// Keeps the archive.
+    Archive,
 }
 
 impl Role {
@@ -65,6 +68,7 @@ impl Role {
             Self::Collect => "collect",
             Self::Aggregate => "aggregate",
             Self::Query => "query",
+            Self::Archive => "archive",
         }
     }
 
@@ -84,8 +88,18 @@ impl Role {
         matches!(self, Self::Query)
     }
 
+    const fn archives(self) -> bool {
+        matches!(self, Self::Run | Self::Archive)
+    }
+
+    /// Whether it appends to the log.
+    const fn appends(self) -> bool {
+        matches!(self, Self::Run | Self::Collect | Self::Aggregate)
+    }
+
     const fn needs(self) -> Needs {
-        Needs { dead_letters: self.folds() || self.answers(), store: self.folds() || self.answers() }
+        let counts = self.folds() || self.answers();
+        Needs { dead_letters: counts, store: counts || self.archives() }
     }
 
     /// Where log and store are.
@@ -120,15 +134,16 @@ pub(crate) async fn run(role: Role, given: Given) -> Result<ExitCode, RoleError>
         Place::Embedded => open_embedded(&settings)?,
         Place::Cluster => open_cluster(&settings, role.needs()).await?,
     };
-    if place == Place::Cluster && !role.answers_only() {
+    if place == Place::Cluster && role.appends() {
         prove_writable(role, &*backends.log, &settings).await?;
     }
     let opening = opening(&backends, &settings);
     let keys_can_be = !matches!(opening, Opening::Nowhere);
     let (keys, watch) = Keys::start(opening, listen::is_closed(&settings)).await?;
     listen::check_closed(&settings, &keys, keys_can_be)?;
-    let trimming = trim(&backends, settings.retention_ms);
-    let parts = Parts::start(role, backends, keys.clone(), &settings)?;
+    let keeping = keep_archive(role, &backends, &settings).await?;
+    let trimming = trim(&backends, &settings);
+    let parts = Parts::start(role, backends, keys.clone(), keeping, &settings)?;
     if let Err(error) = parts.settled().await {
         parts.close(Duration::ZERO).await;
         return Err(error);
@@ -182,10 +197,21 @@ fn bounds(settings: &Settings) -> Bounds {
     Bounds { max_connections, header_timeout: settings.header_timeout, drain_timeout: settings.drain_timeout }
 }
 
+/// Begins to keep the archive, if the role does and the settings name one.
+async fn keep_archive(role: Role, backends: &Backends, settings: &Settings) -> Result<Option<Keeping>, RoleError> {
+    let Some(store) = backends.store.as_ref().filter(|_| role.archives()) else { return Ok(None) };
+    match archive::open(settings, Arc::clone(&backends.log), Arc::clone(store))? {
+        Some(archive) => Ok(Some(Keeping::start(archive).await?)),
+        None if role == Role::Archive => Err(RoleError::NoArchive),
+        None => Ok(None),
+    }
+}
+
 /// Trims logs that are ours to trim, from now on.
-fn trim(backends: &Backends, retention_ms: i64) -> Option<tokio::task::JoinHandle<()>> {
+fn trim(backends: &Backends, settings: &Settings) -> Option<tokio::task::JoinHandle<()>> {
     let (logs, store) = (backends.to_trim.clone()?, Arc::clone(backends.store.as_ref()?));
-    Some(tokio::spawn(retention::trim_forever(logs, store, retention_ms)))
+    let keeps_archive = settings.archive.place.is_some();
+    Some(tokio::spawn(retention::trim_forever(logs, store, settings.retention_ms, keeps_archive)))
 }
 
 /// Appends a tick, which counts nothing: a process that may not write is told so at its start, and not when events or time pass.
@@ -228,7 +254,7 @@ mod tests {
         assert!(refused(Role::Run, "k:1", &[]).contains("--cassandra-nodes host:port"));
         assert!(refused(Role::Run, "", &["c:1"]).contains("--kafka-brokers host:port"));
         assert_eq!(Role::Collect.place(&settings("k:1", &[])).unwrap(), Place::Cluster);
-        for role in [Role::Aggregate, Role::Query] {
+        for role in [Role::Aggregate, Role::Query, Role::Archive] {
             assert_eq!(role.place(&settings("k:1", &["c:1"])).unwrap(), Place::Cluster);
             assert!(refused(role, "k:1", &[]).contains("cassandra_nodes") && refused(role, "", &["c:1"]).contains("kafka_brokers"));
         }

@@ -23,6 +23,7 @@ use tokio::time::{sleep, timeout};
 use super::health::{self, Health};
 use super::probe::Probes;
 use super::{Role, RoleError, api};
+use crate::archive::Keeping;
 use crate::backends::Backends;
 use crate::config::Settings;
 use crate::guard::{AccessLog, Guarded, Proxies, admit, cors};
@@ -46,6 +47,7 @@ pub(super) struct Parts {
     access_log: AccessLog,
     keys: Keys,
     proxies: Proxies,
+    archive: Option<Keeping>,
 }
 
 impl Parts {
@@ -53,7 +55,13 @@ impl Parts {
     ///
     /// # Errors
     /// If the log has no group to join, or a thread cannot be started.
-    pub(super) fn start(role: Role, backends: Backends, keys: Keys, settings: &Settings) -> Result<Self, RoleError> {
+    pub(super) fn start(
+        role: Role,
+        backends: Backends,
+        keys: Keys,
+        archive: Option<Keeping>,
+        settings: &Settings,
+    ) -> Result<Self, RoleError> {
         let workers = match (&backends.dead_letters, &backends.store) {
             (Some(dead_letters), Some(store)) if role.folds() => {
                 let on = aggregator::Backends {
@@ -97,7 +105,7 @@ impl Parts {
         });
         let access_log = AccessLog(settings.access_log);
         let proxies = settings.trusted_proxies.as_slice().into();
-        Ok(Self { role, backends, workers, collector, spool, queries, stopping: Arc::default(), access_log, keys, proxies })
+        Ok(Self { role, backends, workers, collector, spool, queries, stopping: Arc::default(), access_log, keys, proxies, archive })
     }
 
     /// Waits until every source of an embedded log has begun (it may still recover). On Kafka sources come and go: nothing is waited for.
@@ -154,6 +162,9 @@ impl Parts {
             None => fold_metrics::register_stored(seen, &mut registry),
         }
         let prefixed = registry.sub_registry_with_prefix("tallymark");
+        if let Some(archive) = &self.archive {
+            archive.metrics.register(prefixed);
+        }
         let mut routes = Router::new();
         let mut events = Router::new();
         let admitted = || from_fn_with_state(self.keys.clone(), admit);
@@ -185,8 +196,8 @@ impl Parts {
     /// What prepares for a stop while requests are still served: no longer ready, for `delay`; then streams end.
     pub(super) fn wind_down(&self, delay: Duration) -> impl Future<Output = ()> + Send + 'static {
         let (stopping, queries) = (Arc::clone(&self.stopping), self.queries.clone());
-        // Nobody sends requests to an aggregator, and what it folds should go to others at once.
-        let delay = if self.role == Role::Aggregate { Duration::ZERO } else { delay };
+        // Nobody sends requests to these, and what an aggregator folds should go to others at once.
+        let delay = if matches!(self.role, Role::Aggregate | Role::Archive) { Duration::ZERO } else { delay };
         async move {
             stopping.store(true, Ordering::Relaxed);
             sleep(delay).await;
@@ -198,7 +209,10 @@ impl Parts {
 
     /// Folds and stores what was appended, for at most `patience`, gives the sources to others, and closes everything.
     pub(super) async fn close(self, patience: Duration) {
-        let Self { backends, workers, collector, spool, queries, .. } = self;
+        let Self { backends, workers, collector, spool, queries, archive, .. } = self;
+        if let Some(archive) = archive {
+            archive.stop().await;
+        }
         if let Some(collector) = collector
             && timeout(patience, collector.drained()).await.is_err()
         {

@@ -1,4 +1,4 @@
-//! Gives up raw events that are older than `retention`, but never what a restart has to read again.
+//! Gives up raw events that are older than `retention`, but never what a restart has to read again, or what is still to be archived.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,26 +12,32 @@ use crate::backends::EmbeddedLogs;
 const EVERY: Duration = Duration::from_secs(60);
 
 /// Trims both logs again and again, for ever.
-pub(super) async fn trim_forever(logs: EmbeddedLogs, store: Arc<dyn CountStore>, retention_ms: i64) {
+pub(super) async fn trim_forever(logs: EmbeddedLogs, store: Arc<dyn CountStore>, retention_ms: i64, keeps_archive: bool) {
     if retention_ms == 0 {
         return;
     }
     loop {
         tokio::time::sleep(EVERY).await;
         let keep_from = Millis::now().plus(-retention_ms);
-        if let Err(detail) = trim_once(&logs, &*store, keep_from).await {
+        if let Err(detail) = trim_once(&logs, &*store, keep_from, keeps_archive).await {
             tracing::warn!(detail, "old records could not be removed from the log; it is tried again");
         }
     }
 }
 
-/// Removes what was appended before `keep_from`, as far as no restart needs it. A source without a checkpoint keeps everything.
-async fn trim_once(logs: &EmbeddedLogs, store: &dyn CountStore, keep_from: Millis) -> Result<(), String> {
+/// Removes what was appended before `keep_from`, as far as no restart and no archive needs it. A source without a checkpoint keeps everything.
+async fn trim_once(logs: &EmbeddedLogs, store: &dyn CountStore, keep_from: Millis, keeps_archive: bool) -> Result<(), String> {
     let checkpoints = store.read_checkpoints().await.map_err(|error| error.to_string())?;
+    let mut needed = Vec::with_capacity(checkpoints.len());
+    for (source, checkpoint) in checkpoints {
+        let archived =
+            if keeps_archive { store.read_archive(source).await.map_err(|error| error.to_string())?.head.end } else { Offset(u64::MAX) };
+        needed.push((source, needed_from(&checkpoint).min(archived)));
+    }
     let EmbeddedLogs { events, rejected } = logs.clone();
     let trimmed = tokio::task::spawn_blocking(move || {
-        for (source, checkpoint) in checkpoints {
-            trim(&events, source, keep_from, needed_from(&checkpoint))?;
+        for (source, needed_from) in needed {
+            trim(&events, source, keep_from, needed_from)?;
         }
         trim(&rejected, Source(0), keep_from, Offset(u64::MAX))
     });
@@ -53,6 +59,7 @@ mod tests {
     use std::num::NonZeroU32;
 
     use aggregator::EmbeddedStore;
+    use aggregator::archive::{ArchiveChange, ArchiveHead};
     use aggregator::embedded::StoreOptions;
     use ingest::LogOptions;
     use schemas::{FoldSettings, NewRecord, Stamp, Tally};
@@ -88,9 +95,14 @@ mod tests {
             vec![start(&log, 0), start(&log, 1), start(&log, 2), start(&dead_letters, 0)]
         };
         let logs = EmbeddedLogs { events: Arc::clone(&log), rejected: Arc::clone(&dead_letters) };
-        trim_once(&logs, &store, Millis(0)).await.unwrap();
+        trim_once(&logs, &store, Millis(0), false).await.unwrap();
         assert_eq!(starts(), [0, 0, 0, 0], "nothing is so old");
-        trim_once(&logs, &store, Millis(i64::MAX)).await.unwrap();
+        let archived = ArchiveHead { version: 1, end: Offset(2), ..ArchiveHead::default() };
+        let change = ArchiveChange { head: archived, added: Vec::new(), removed: Vec::new() };
+        assert!(store.commit_archive(Source(0), change).await.unwrap());
+        trim_once(&logs, &store, Millis(i64::MAX), true).await.unwrap();
+        assert_eq!(starts(), [2, 0, 0, 10], "what is not archived stays");
+        trim_once(&logs, &store, Millis(i64::MAX), false).await.unwrap();
         assert_eq!(starts(), [4, 9, 0, 10], "warm-up, the record before the checkpoint, and what is not counted yet stay");
     }
 }

@@ -73,6 +73,15 @@ impl Server {
         Self { child, args, address, http }
     }
 
+    /// Starts a server by a command of its own, and waits until it is ready.
+    pub(crate) fn by(command: &mut Command) -> Self {
+        let (child, address) = launch(std::mem::replace(command, Command::new("true")));
+        let http = Client::builder().timeout(PATIENCE).no_proxy().build().unwrap();
+        let server = Self { child, args: Vec::new(), address, http };
+        server.await_ready();
+        server
+    }
+
     /// Starts it again, at the address that it had.
     pub(crate) fn restart(&mut self) {
         let (child, address) = launch(command(&self.args, &self.address));

@@ -29,6 +29,8 @@ pub(crate) const KAFKA: Artifact = Artifact {
 pub(crate) const CASSANDRA: Artifact =
     Artifact { name: "cassandra", version: "5.0.5", artifacts: &[("org.apache.cassandra", "cassandra-all", "5.0.5")] };
 
+pub(crate) const S3: Artifact = Artifact { name: "s3proxy", version: "2.7.0", artifacts: &[("org.gaul", "s3proxy", "2.7.0")] };
+
 /// Pinned like the servers, so that a fetch of today is a fetch of next year.
 const PLUGIN: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies";
 

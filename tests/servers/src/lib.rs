@@ -1,7 +1,8 @@
-//! Real Kafka and Cassandra for tests: fetched once, started on loopback addresses of their own, stopped with the test process.
+//! Real Kafka, Cassandra and S3 for tests: fetched once, started on loopback addresses of their own, stopped with the test process.
 //!
 //! - [`kafka`], [`cassandra`]: one small server each, shared by the tests of a process. Topics and keyspaces are the tests' own.
 //! - [`KafkaCluster`], [`CassandraCluster`]: several nodes that can be killed, stopped, paused and started again.
+//! - [`S3Server`]: a bucket.
 //! - [`Proxy`]: a network between a client and a server that delays, drops, refuses and cuts.
 //! - [`Process`], [`free_address`], [`Scratch`]: any other program and its files, gone with the test process.
 //! - [`skipped`]: the first line of a test that needs a server.
@@ -21,6 +22,7 @@ mod kafka;
 mod place;
 mod process;
 mod proxy;
+mod s3;
 
 use std::sync::OnceLock;
 
@@ -29,6 +31,7 @@ pub use kafka::{KafkaCluster, KafkaPlan};
 pub use place::Scratch;
 pub use process::Process;
 pub use proxy::Proxy;
+pub use s3::S3Server;
 
 /// Set to `1`, tests that need servers do not run (and say so).
 pub const WITHOUT: &str = "NO_SERVERS";
