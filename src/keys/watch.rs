@@ -20,6 +20,8 @@ use crate::config::Settings;
 const EVERY: Duration = Duration::from_secs(2);
 /// A store that has not answered for so long is asked again.
 const PATIENCE: Duration = Duration::from_secs(2);
+// What is promised of revocations while the store answers.
+const _: () = assert!(EVERY.as_millis() + PATIENCE.as_millis() < 5_000);
 
 /// Where keys are.
 pub(crate) enum Opening {

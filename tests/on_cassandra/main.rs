@@ -1,4 +1,5 @@
-//! What is asked of real Cassandra through the query service: counts from the cache, lists and reports, and what goes on when no node answers.
+//! What is asked of real Cassandra through the query service: counts from the cache, lists and reports, keys, refused events, and what
+//! goes on when no node answers.
 
 #![cfg(feature = "cassandra")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
@@ -16,7 +17,16 @@ mod dice;
 #[path = "../../query/tests/folded/mod.rs"]
 mod folded;
 #[cfg(feature = "kafka")]
+mod keys;
+#[cfg(feature = "kafka")]
+#[path = "../place/mod.rs"]
+mod place;
+#[cfg(feature = "kafka")]
 mod rejected;
+#[cfg(feature = "kafka")]
+#[path = "../keys/scene.rs"]
+#[allow(dead_code, reason = "that of the tests of keys, which need more of it")]
+mod scene;
 #[cfg(feature = "kafka")]
 #[path = "../support/mod.rs"]
 mod support;

@@ -4,7 +4,8 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::support::{Server, await_some, output, tallymark, text};
+use crate::place::Place;
+use crate::support::{Server, await_some, tallymark, text};
 
 const EVENTS: u64 = 3_000;
 const VIDEOS: u64 = 10;
@@ -14,25 +15,8 @@ fn two_retries_through_two_servers_of_which_one_is_killed_count_every_event_once
     if test_servers::skipped() {
         return;
     }
-    let settings = [
-        ("--kafka-brokers", test_servers::kafka().bootstrap()),
-        ("--kafka-topic", "rejected".to_owned()),
-        ("--cassandra-nodes", test_servers::cassandra().contact()),
-        ("--cassandra-keyspace", "rejected".to_owned()),
-        ("--replication", "1".to_owned()),
-        ("--sources", "2".to_owned()),
-        ("--dedup-minutes", "0".to_owned()),
-        ("--flush-interval", "200ms".to_owned()),
-    ];
-    let settings: Vec<String> = settings.into_iter().flat_map(|(key, value)| [key.to_owned(), value]).collect();
-    let args = |command: &'static str| std::iter::once(command).chain(settings.iter().map(String::as_str)).collect::<Vec<_>>();
-    let migrated = output(&args("migrate"));
-    assert!(migrated.status.success(), "{}", text(&migrated));
-    let start = |role: &'static str| {
-        let server = Server::of(&args(role));
-        server.await_ready();
-        server
-    };
+    let place = Place::cluster(&[("--dedup-minutes", "0"), ("--flush-interval", "200ms")]);
+    let start = |role| place.role(role, &[]);
     let (collect, _aggregate, mut first, second) = (start("collect"), start("aggregate"), start("query"), start("query"));
 
     let ts = schemas::Millis::now().0 - 9 * 86_400_000;
