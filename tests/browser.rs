@@ -1,20 +1,22 @@
-//! The browser's client (`sdk/js`): its own tests by node, and pages in a real Chromium against the real program.
+//! The browser's client (`sdk/js`): its own tests by node, and pages in a real Chromium against the real program, on one machine and on
+//! Kafka and Cassandra.
 //!
 //! Packages come from npm at fixed versions (`sdk/js/package-lock.json`), once, into a cache outside of the tree. Without node, npm,
 //! network or Chromium a test says that it did not run; with `CI=true` that is a failure.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops at the first fault")]
 
+mod place;
 mod support;
 
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use support::Server;
+use place::{Place, wherever_it_runs};
 use tempfile::TempDir;
 
 /// The browser's tests take a minute on a quiet machine.
@@ -121,26 +123,38 @@ fn the_parts_of_the_package_do_what_they_say() {
     run(Command::new("npm").arg("test").current_dir(place.path())).unwrap();
 }
 
-#[test]
-fn what_pages_in_a_real_browser_send_is_counted_exactly() {
+wherever_it_runs! { what_pages_in_a_real_browser_send_is_counted_exactly }
+
+/// One of the tests in the browser has the collector killed: it makes this file, and finds it gone when the collector is back.
+const KILL: &str = "kill-the-collector";
+
+fn what_pages_in_a_real_browser_send_is_counted_exactly(place: &Place) {
     let Some(chromium) = had(chromium()) else { return };
-    let Some(place) = built() else { return };
-    let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(&dir.path().join("data"), &["--flush-interval", "50ms"]);
-    let report = dir.path().join("report");
+    let Some(package) = built() else { return };
+    // Browsers take all of a machine.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut server = place.start(&["--flush-interval", "50ms"]);
+    let [report, errors, kill] = ["report", "errors", KILL].map(|name| place.dir().join(name));
     let mut tests = Command::new("node")
         .args(["--test", "test/browser.test.mjs"])
         .env("TALLYMARK_URL", server.url(""))
+        .env("KILL_COLLECTOR", &kill)
         .env("CHROMIUM", chromium)
-        .current_dir(place.path())
+        .current_dir(package.path())
         .stdin(Stdio::null())
         .stdout(File::create(&report).unwrap())
-        .stderr(File::create(dir.path().join("errors")).unwrap())
+        .stderr(File::create(&errors).unwrap())
         .spawn()
         .unwrap();
     let begun = Instant::now();
-    let said = || ["report", "errors"].map(|name| std::fs::read_to_string(dir.path().join(name)).unwrap()).concat();
+    let said = || [&report, &errors].map(|path| std::fs::read_to_string(path).unwrap()).concat();
     let status = loop {
+        if kill.exists() {
+            server.kill();
+            server.restart();
+            std::fs::remove_file(&kill).unwrap();
+        }
         match tests.try_wait().unwrap() {
             Some(status) => break status,
             None if begun.elapsed() < LONGEST => std::thread::sleep(Duration::from_millis(50)),

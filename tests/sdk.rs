@@ -1,8 +1,9 @@
-//! The Rust SDK against the real program: killed and started again, slow, refusing, losing its answers, away, asked by a
-//! machine whose clock is wrong. Totals are exact each time.
+//! The Rust SDK against the real program, on one machine and on Kafka and Cassandra: killed and started again, slow, refusing, losing
+//! its answers, away, asked by a machine whose clock is wrong. Totals are exact each time.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops at the first fault")]
 
+mod place;
 mod support;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use place::{Place, wherever_it_runs};
 use serde_json::Value;
 use support::{Server, await_some, output, text};
 use tallymark_client::blocking::Client;
@@ -134,11 +136,17 @@ async fn pass(State(gate): State<Arc<Gate>>, headers: HeaderMap, body: Bytes) ->
     }
 }
 
-#[test]
-fn a_server_that_is_killed_under_load_counts_everything_once() {
-    let (data, spool) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let mut server = Server::start(data.path(), &[]);
-    let client = Client::new(builder(&server.url("")).spool(spool.path()).build().unwrap());
+wherever_it_runs! {
+    a_server_that_is_killed_under_load_counts_everything_once,
+    refusals_delays_and_lost_answers_change_no_count,
+    what_was_sent_offline_is_counted_when_the_server_is_there,
+    a_clock_that_is_off_by_an_hour_moves_no_view,
+    the_demo_knows_its_totals_and_finds_what_differs,
+}
+
+fn a_server_that_is_killed_under_load_counts_everything_once(place: &Place) {
+    let (spool, mut server) = (place.dir().join("spool"), place.start(&[]));
+    let client = Client::new(builder(&server.url("")).spool(&spool).build().unwrap());
     let sender = client.clone();
     let sending = std::thread::spawn(move || send(&sender, 20_000, Duration::from_secs(4)));
     for n in 1..=2 {
@@ -152,10 +160,8 @@ fn a_server_that_is_killed_under_load_counts_everything_once() {
     assert_exact(&server, 20_000);
 }
 
-#[test]
-fn refusals_delays_and_lost_answers_change_no_count() {
-    let data = tempfile::tempdir().unwrap();
-    let server = Server::start(data.path(), &[]);
+fn refusals_delays_and_lost_answers_change_no_count(place: &Place) {
+    let server = place.start(&[]);
     let (url, gate) = Gate::before(&server, true);
     // Without a spool: what fails is kept in memory.
     let client = Client::new(builder(&url).build().unwrap());
@@ -165,29 +171,25 @@ fn refusals_delays_and_lost_answers_change_no_count() {
     assert!(tally["duplicate"].as_u64().unwrap() > 0 && gate.requests.load(Ordering::Relaxed) > 50, "{tally}");
 }
 
-#[test]
-fn what_was_sent_offline_is_counted_when_the_server_is_there() {
-    let (data, spool) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let mut server = Server::start(data.path(), &[]);
+fn what_was_sent_offline_is_counted_when_the_server_is_there(place: &Place) {
+    let (spool, mut server) = (place.dir().join("spool"), place.start(&[]));
     let url = server.url("");
     assert!(server.stop().success());
     // A process that ends offline, and the next.
     for part in 1..=2 {
-        let client = Client::new(builder(&url).spool(spool.path()).build().unwrap());
+        let client = Client::new(builder(&url).spool(&spool).build().unwrap());
         send(&client, 5_000, Duration::ZERO);
         assert_eq!(client.shutdown(PATIENCE).on_disk, part * 5_000);
     }
     server.restart();
-    let client = Client::new(builder(&url).spool(spool.path()).build().unwrap());
+    let client = Client::new(builder(&url).spool(&spool).build().unwrap());
     assert_eq!(client.stats().found, 10_000);
     shut_down(&client, 10_000);
     assert_exact(&server, 10_000);
 }
 
-#[test]
-fn a_clock_that_is_off_by_an_hour_moves_no_view() {
-    let data = tempfile::tempdir().unwrap();
-    let server = Server::start(data.path(), &[]);
+fn a_clock_that_is_off_by_an_hour_moves_no_view(place: &Place) {
+    let server = place.start(&[]);
     let (url, gate) = Gate::before(&server, false);
     let minute_of = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() / 60 * 60;
     let first = minute_of(SystemTime::now());
@@ -204,10 +206,8 @@ fn a_clock_that_is_off_by_an_hour_moves_no_view() {
     assert_eq!(now, 2_000, "all of them in the minutes in which they were sent");
 }
 
-#[test]
-fn the_demo_knows_its_totals_and_finds_what_differs() {
-    let data = tempfile::tempdir().unwrap();
-    let server = Server::start(data.path(), &[]);
+fn the_demo_knows_its_totals_and_finds_what_differs(place: &Place) {
+    let server = place.start(&[]);
     let url = server.url("");
     let flags = ["--rate", "2000", "--duration", "3s", "--day", "3s", "--duplicates", "5", "--late", "20", "--verify"];
     let demo = output(&[&["demo", "--url", &url], &flags[..]].concat());

@@ -1,7 +1,8 @@
 // The package and the script in a real Chromium, against a real collector; what it counted is asked of its API. Needs
-// TALLYMARK_URL (a collector without data of others, on this machine) and CHROMIUM (the browser's path).
+// TALLYMARK_URL (a collector without data of others, on this machine) and CHROMIUM (the browser's path). With KILL_COLLECTOR, whoever
+// runs this kills the collector when there is a file of that name, starts it again, and removes the file.
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
@@ -9,7 +10,7 @@ import puppeteer from "puppeteer-core";
 
 import { FAULTS, site } from "./site.mjs";
 
-const { TALLYMARK_URL: collector, CHROMIUM: executablePath } = process.env;
+const { TALLYMARK_URL: collector, CHROMIUM: executablePath, KILL_COLLECTOR: kill } = process.env;
 const PATIENCE_MS = 40_000;
 const CHROMIUM = { executablePath, headless: true, args: ["--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--disable-dev-shm-usage"] };
 
@@ -256,6 +257,25 @@ test("two tabs lose nothing and count nothing twice, while the collector is away
   await pages[1].evaluate(() => t.flush());
   await settled(pages[1]);
   assert.deepEqual(await counts("two"), { views: 200, engaged: 0 });
+});
+
+test("a collector that is killed while a page sends counts every view once when it is back", { skip: !kill }, async () => {
+  const page = await tab(client("/killed", "batchMs: 10, batchSize: 7"));
+  await page.waitForFunction(() => window.t);
+  const sending = page.evaluate(async () => {
+    for (let n = 0; n < 300; n++) {
+      t.view("killed");
+      await new Promise((next) => setTimeout(next, 5));
+    }
+  });
+  await until("it sends", () => front.sent("killed").length > 20);
+  writeFileSync(kill, "");
+  await sending;
+  await until("the collector is back", () => !existsSync(kill));
+  await page.evaluate(() => t.flush());
+  await settled(page);
+  assert.deepEqual(await counts("killed"), { views: 300, engaged: 0 });
+  assert.deepEqual(await page.evaluate(() => lost), []);
 });
 
 test("two tabs take turns: what one is sending the other does not send", async () => {
