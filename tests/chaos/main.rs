@@ -5,6 +5,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `aggregators`, `servers`, `network`, `topics` | the faults, one test each |
+//! | `demo` | the demo as a producer that knows its totals, through killed brokers and collectors |
 //! | `stage`, `scene` | the clusters; the processes on them, and how a fault is played |
 //! | `load`, `notes` | producers, and what they noted |
 //! | `probe`, `gap` | how fresh answers are, and whether something stood still |
@@ -25,6 +26,7 @@
 
 mod aggregators;
 mod columns;
+mod demo;
 mod gap;
 mod load;
 mod network;
