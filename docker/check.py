@@ -54,7 +54,7 @@ def shown_metrics():
         counted |= set(re.findall(r'encode_descriptor\(\s*"(tallymark_\w+)"[^;]*?MetricType::Counter', code))
         for name in re.findall(r'"(tallymark_\w+)"', code):
             add(name, "Counter" if name in counted else "Gauge")
-    for source in ["ingest/src/collect/metrics.rs", "query/src/metrics.rs"]:
+    for source in ["ingest/src/collect/metrics.rs", "query/src/metrics.rs", "src/guard/metrics.rs"]:
         code = text(source)
         prefix = re.search(r'sub_registry_with_prefix\("(\w+)"\)', code)[1]
         kinds = {field: re.search(r"Counter|Gauge|Histogram", kind)[0] for field, kind in re.findall(r"^    (?:pub\S* )?(\w+): (.*),$", code, re.M) if re.search(r"Counter|Gauge|Histogram", kind)}

@@ -22,14 +22,18 @@ use schemas::key::Ended;
 use schemas::{KeyRecord, Millis, Scope};
 
 use super::access::{Access, EVENTS, is_of_keys, needed};
+use super::metrics::Refusals;
 use super::presented::{Presented, pairs};
 use crate::keys::{Keys, Known, Ring, Unknown};
 
 /// The middleware.
-pub(crate) async fn admit(State(keys): State<Keys>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn admit(State((keys, refusals)): State<(Keys, Refusals)>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let mut response = match asked(&request).admitted(&keys.known(), Millis::now()) {
-        Err(refusal) => refusal.into_response(),
+        Err(refusal) => {
+            refusals.count(refusal.reason());
+            refusal.into_response()
+        }
         Ok(None) => next.run(request).await,
         Ok(Some(caller)) => {
             request.extensions_mut().insert(caller.clone());
@@ -144,22 +148,15 @@ impl Asked<'_> {
 fn find<'a>(ring: &'a Ring, shown: Presented, scopes: &[Scope], now: Millis) -> Result<&'a KeyRecord, Refusal> {
     let (token, is_in_query) = match shown {
         Presented::Nothing => return Err(Refusal::None(scopes.first().copied())),
-        Presented::Bad(why) => return Err(Refusal::Bad(why.to_owned())),
+        Presented::Bad(why) => return Err(Refusal::Malformed(why)),
         Presented::Header(token) => (token, false),
         Presented::Query(token) => (token, true),
     };
-    let key = ring.find(&token, now).map_err(|unknown| {
-        Refusal::Bad(match unknown {
-            Unknown::Nobody => "there is no such key; ask who runs this server for one".to_owned(),
-            Unknown::Ended(Ended::Revoked(at)) => format!("this key was revoked at {}; ask for another", at.to_rfc3339()),
-            Unknown::Ended(Ended::Expired(at)) => format!("this key expired at {}; ask for another", at.to_rfc3339()),
-        })
+    let key = ring.find(&token, now).map_err(|unknown| match unknown {
+        Unknown::Nobody => Refusal::Unknown,
+        Unknown::Ended(ended) => Refusal::Ended(ended),
     })?;
-    if is_in_query && !key.public {
-        let why = "this key is secret and stands in an address, where logs and histories keep it: revoke it, and send the next one as Authorization: Bearer tm_...";
-        return Err(Refusal::Bad(why.to_owned()));
-    }
-    Ok(key)
+    if is_in_query && !key.public { Err(Refusal::InAddress) } else { Ok(key) }
 }
 
 /// Why a request does not pass.
@@ -167,8 +164,14 @@ fn find<'a>(ring: &'a Ring, shown: Presented, scopes: &[Scope], now: Millis) -> 
 enum Refusal {
     /// It shows no key.
     None(Option<Scope>),
-    /// What it shows is no key that can be used.
-    Bad(String),
+    /// What it shows is no key, and what is wrong with it.
+    Malformed(&'static str),
+    /// There is no such key, or it has another secret.
+    Unknown,
+    /// The key has ended.
+    Ended(Ended),
+    /// The key is secret, and was shown to everybody who sees the address.
+    InAddress,
     /// The key may not do this.
     Lacks(Scope),
     /// The page may not use the key.
@@ -180,12 +183,28 @@ enum Refusal {
 }
 
 impl Refusal {
+    /// A word for metrics.
+    const fn reason(&self) -> &'static str {
+        match self {
+            Self::None(_) => "missing",
+            Self::Malformed(_) => "malformed",
+            Self::Unknown => "unknown",
+            Self::Ended(Ended::Revoked(_)) => "revoked",
+            Self::Ended(Ended::Expired(_)) => "expired",
+            Self::InAddress => "in_address",
+            Self::Lacks(_) => "scope",
+            Self::Origin => "origin",
+            Self::FirstElsewhere => "first_key",
+            Self::NotKnown(_) => "not_known_yet",
+        }
+    }
+
     /// What the header `WWW-Authenticate` says of it (RFC 6750, section 3).
     fn challenge(&self) -> Option<String> {
         const REALM: &str = "Bearer realm=\"tallymark\"";
         match self {
             Self::None(_) | Self::FirstElsewhere => Some(REALM.to_owned()),
-            Self::Bad(_) => Some(format!("{REALM}, error=\"invalid_token\"")),
+            Self::Malformed(_) | Self::Unknown | Self::Ended(_) | Self::InAddress => Some(format!("{REALM}, error=\"invalid_token\"")),
             Self::Lacks(scope) => Some(format!("{REALM}, error=\"insufficient_scope\", scope=\"{}\"", scope.as_str())),
             Self::Origin | Self::NotKnown(_) => None,
         }
@@ -198,7 +217,13 @@ impl Refusal {
                 let scope = scope.map_or(String::new(), |scope| format!(" with scope {}", scope.as_str()));
                 needed(format!("send a key{scope} as Authorization: Bearer tm_...; who runs this server makes one with tallymark keys create"))
             }
-            Self::Bad(why) => needed(why),
+            Self::Malformed(why) => needed(why.to_owned()),
+            Self::Unknown => needed("there is no such key; ask who runs this server for one".to_owned()),
+            Self::Ended(Ended::Revoked(at)) => needed(format!("this key was revoked at {}; ask for another", at.to_rfc3339())),
+            Self::Ended(Ended::Expired(at)) => needed(format!("this key expired at {}; ask for another", at.to_rfc3339())),
+            Self::InAddress => needed(
+                "this key is secret and stands in an address, where logs and histories keep it: revoke it, and send the next one as Authorization: Bearer tm_...".to_owned(),
+            ),
             Self::FirstElsewhere => needed(
                 "the first key is made on the machine itself: tallymark keys create NAME --scope admin, to an address of loopback or with --direct".to_owned(),
             ),

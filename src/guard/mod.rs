@@ -10,6 +10,7 @@
 //! | `keys` | who may pass: each request shows a key with the scope that it needs |
 //! | `access` | which scope a route needs. Pure |
 //! | `presented` | the key that a request shows. Pure |
+//! | `metrics` | how many were refused, and why |
 //! | `cors` | which pages browsers let send events |
 //! | `request_id` | the name of a request, its client's or one made here |
 //! | `trace` | the W3C trace that a request belongs to |
@@ -22,6 +23,7 @@ mod access;
 mod address;
 mod cors;
 mod keys;
+mod metrics;
 mod presented;
 mod request_id;
 mod trace;
@@ -44,6 +46,7 @@ pub(crate) use address::Proxies;
 use address::client;
 pub(crate) use cors::cors;
 pub(crate) use keys::admit;
+pub(crate) use metrics::Refusals;
 use request_id::RequestId;
 use trace::trace_id;
 

@@ -26,7 +26,7 @@ use super::{Role, RoleError, api};
 use crate::archive::Keeping;
 use crate::backends::Backends;
 use crate::config::Settings;
-use crate::guard::{AccessLog, Guarded, Proxies, admit, cors};
+use crate::guard::{AccessLog, Guarded, Proxies, Refusals, admit, cors};
 use crate::keys::{self, Keys};
 
 /// How often the states of sources are looked at, to notice that all have stopped.
@@ -88,7 +88,10 @@ impl Parts {
         let collector = role.collects().then(|| {
             let collector = collector(&backends, settings);
             Arc::new(match &spool {
-                Some((spool, _)) => collector.spooling(Arc::clone(spool)),
+                Some((spool, _)) => {
+                    collector.metrics().spool_may_hold(settings.spool_bytes);
+                    collector.spooling(Arc::clone(spool))
+                }
                 None => collector,
             })
         });
@@ -167,7 +170,9 @@ impl Parts {
         }
         let mut routes = Router::new();
         let mut events = Router::new();
-        let admitted = || from_fn_with_state(self.keys.clone(), admit);
+        let refusals = Refusals::default();
+        refusals.register(prefixed);
+        let admitted = || from_fn_with_state((self.keys.clone(), refusals.clone()), admit);
         if let Some(collector) = &self.collector {
             collector.metrics().register(prefixed);
             events = collect::router(Arc::clone(collector)).layer(admitted()).layer(cors(self.keys.clone()));

@@ -90,6 +90,28 @@ fn a_revoked_key_is_refused_here_at_once_and_elsewhere_within_seconds() {
 }
 
 #[test]
+fn whoever_is_refused_is_counted_by_the_reason() {
+    let scene = Scene::new();
+    run(&["keys", "revoke", id(&scene.import), "--url", &scene.server.url(""), "--key", &scene.admin]);
+    let unknown = format!("tm_0123456789abcdef_{}", "ab".repeat(32));
+    for (key, times) in [(None, 3), (Some("tm_1_2"), 2), (Some(&*unknown), 4), (Some(&*scene.import), 1), (Some(&*scene.write), 2)] {
+        for _ in 0..times {
+            assert!([401, 403].contains(&scene.status("GET", "/v1/status", key)));
+        }
+    }
+    assert_eq!(scene.send(None, &format!("/v1/events?key={}", scene.write)).status(), 401);
+    let elsewhere = scene.ask("POST", "/v1/events", Some(&scene.public)).header("origin", "https://evil.example").json(&event());
+    assert_eq!(elsewhere.send().unwrap().status(), 403);
+    let metrics = scene.ask("GET", "/metrics", Some(&scene.read)).send().unwrap().text().unwrap();
+    for (reason, times) in
+        [("missing", 3), ("malformed", 2), ("unknown", 4), ("revoked", 1), ("scope", 2), ("in_address", 1), ("origin", 1)]
+    {
+        let line = format!("tallymark_keys_refused_total{{reason=\"{reason}\"}} {times}\n");
+        assert!(metrics.contains(&line), "{line}{metrics}");
+    }
+}
+
+#[test]
 fn a_stream_ends_with_the_key_that_it_was_opened_with() {
     let scene = Scene::new();
     let url = scene.server.url("");

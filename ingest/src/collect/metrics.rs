@@ -26,6 +26,7 @@ pub struct Metrics {
     spooled: Counter,
     /// Of the spool, if there is one.
     pub(super) spooled_bytes: Gauge,
+    spool_max_bytes: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -59,6 +60,7 @@ impl Default for Metrics {
             append_seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
             spooled: Counter::default(),
             spooled_bytes: Gauge::default(),
+            spool_max_bytes: Gauge::default(),
         }
     }
 }
@@ -79,6 +81,12 @@ impl Metrics {
         registry.register_with_unit("append", "From a decoded request to its durable events", Unit::Seconds, self.append_seconds.clone());
         registry.register("events_spooled", "Events accepted onto this machine's disk, because the log was away", self.spooled.clone());
         registry.register_with_unit("spooled", "What waits on disk for the log", Unit::Bytes, self.spooled_bytes.clone());
+        registry.register_with_unit("spool_max", "The most that may wait there", Unit::Bytes, self.spool_max_bytes.clone());
+    }
+
+    /// So many bytes may wait on disk for the log.
+    pub fn spool_may_hold(&self, bytes: u64) {
+        self.spool_max_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     pub(super) fn answered(&self, status: u16) {
