@@ -9,6 +9,7 @@
 //! | `address` | who the client is, behind trusted proxies too |
 //! | `keys` | who may pass: each request shows a key with the scope that it needs |
 //! | `access` | which scope a route needs. Pure |
+//! | `documented` | what the API's document says of that |
 //! | `presented` | the key that a request shows. Pure |
 //! | `metrics` | how many were refused, and why |
 //! | `cors` | which pages browsers let send events |
@@ -22,6 +23,7 @@
 mod access;
 mod address;
 mod cors;
+mod documented;
 mod keys;
 mod metrics;
 mod presented;
@@ -45,6 +47,7 @@ use tracing::{Instrument, Level, Span};
 pub(crate) use address::Proxies;
 use address::client;
 pub(crate) use cors::cors;
+pub(crate) use documented::document_keys;
 pub(crate) use keys::admit;
 pub(crate) use metrics::Refusals;
 use request_id::RequestId;

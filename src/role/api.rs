@@ -3,12 +3,15 @@
 use utoipa::openapi::OpenApi;
 
 use super::{Role, health};
+use crate::guard::document_keys;
 
 /// The document.
 pub(super) fn document(role: Role) -> OpenApi {
     let collects = role.collects().then(ingest::collect::openapi);
     let answers = role.answers().then(|| [query::openapi(), crate::keys::openapi()]);
-    query::docs::document(collects.into_iter().chain(answers.into_iter().flatten()).chain([health::openapi()]))
+    let mut document = query::docs::document(collects.into_iter().chain(answers.into_iter().flatten()).chain([health::openapi()]));
+    document_keys(&mut document);
+    document
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
+use ingest::problem::responses::ANY;
 use ingest::{EventLog, Problem, Spool};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -102,7 +103,7 @@ ingest::answers_with!(
 );
 ingest::answers_with!(
     /// How metrics fail.
-    NoMetrics = [&["metrics"]]
+    NoMetrics = [ANY, &["metrics"]]
 );
 
 /// Requests are in good hands here.

@@ -32,6 +32,35 @@ fn no_operation_is_done_without_a_key_but_the_open_ones() {
 }
 
 #[test]
+fn the_document_says_which_scopes_open_what() {
+    let scene = Scene::new();
+    let document: Value = scene.ask("GET", "/openapi.json", None).send().unwrap().json().unwrap();
+    let schemes = &document["components"]["securitySchemes"];
+    assert_eq!((&schemes["key"]["type"], &schemes["key"]["scheme"]), (&"http".into(), &"bearer".into()), "{schemes}");
+    assert_eq!((&schemes["public_key"]["in"], &schemes["public_key"]["name"]), (&"query".into(), &"key".into()), "{schemes}");
+    let keys = [("admin", &scene.admin), ("import", &scene.import), ("write", &scene.write), ("read", &scene.read)];
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        let filled = path.replace("{content}", "9f86d081884c7d659a2feaa0c55ad015").replace(['{', '}'], "");
+        for (method, operation) in operations.as_object().unwrap() {
+            let ways = operation["security"].as_array().unwrap_or_else(|| panic!("{method} {path} says nothing of keys"));
+            assert_eq!(ways.is_empty(), OPEN.contains(&path.as_str()), "{method} {path}: {ways:?}");
+            let names = |scope: &str| ways.iter().any(|way| way["key"][0] == scope);
+            for (scope, key) in keys {
+                // Who may do everything may do this, and an import is a way of sending.
+                let may = ways.is_empty() || scope == "admin" || names(scope) || scope == "import" && names("write");
+                let status = scene.status(&method.to_uppercase(), &filled, Some(key));
+                assert_eq!(status != 403 && status != 401, may, "{method} {path} with {scope}: {status}, {ways:?}");
+            }
+        }
+    }
+    let sends = &document["paths"]["/v1/events"]["post"]["security"];
+    assert_eq!(sends, &serde_json::json!([{"key": ["write"]}, {"public_key": ["write"]}]));
+    let page = scene.ask("GET", "/docs", None).send().unwrap().text().unwrap();
+    assert!(page.contains("Key: <code>write</code>, in the address (<code>?key=</code>) if it is public"), "{page}");
+    assert!(page.contains("Key: <code>read</code> or <code>import</code>") && page.contains("Key: none"));
+}
+
+#[test]
 fn the_right_id_with_a_wrong_secret_is_nobody_and_is_not_told_that_the_id_exists() {
     let scene = Scene::new();
     let other = "ab".repeat(32);

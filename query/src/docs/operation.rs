@@ -40,17 +40,33 @@ impl<'a> Operation<'a> {
     /// Its part of the page.
     pub(super) fn section(&self, schemas: &Schemas<'a>) -> String {
         format!(
-            "<section class=operation id=\"{id}\"><div class=words>\n<h3><a href=\"#{id}\">{title}</a></h3>\n<p class=route>{method} <code>{path}</code></p>\n{says}{parameters}{body}{responses}</div>\n<div class=code>{code}</div></section>\n",
+            "<section class=operation id=\"{id}\"><div class=words>\n<h3><a href=\"#{id}\">{title}</a></h3>\n<p class=route>{method} <code>{path}</code></p>\n{keys}{says}{parameters}{body}{responses}</div>\n<div class=code>{code}</div></section>\n",
             id = self.anchor(),
             title = inline(self.title()),
             method = method(self.method),
             path = path(self.path),
+            keys = self.keys(),
             says = said(self.about).map(paragraphs).unwrap_or_default(),
             parameters = self.parameters(schemas),
             body = self.body(schemas),
             responses = self.responses(schemas),
             code = self.code(schemas),
         )
+    }
+
+    /// Which keys open it, if the document says so.
+    fn keys(&self) -> String {
+        let Some(ways) = self.about.get("security").and_then(Value::as_array) else { return String::new() };
+        let (mut scopes, mut in_address) = (Vec::new(), "");
+        for (scheme, given) in ways.iter().filter_map(Value::as_object).flatten() {
+            match scheme.as_str() {
+                "key" => scopes.extend(given.as_array().into_iter().flatten().filter_map(Value::as_str)),
+                _ => in_address = ", in the address (<code>?key=</code>) if it is public",
+            }
+        }
+        let scopes: Vec<String> = scopes.iter().map(|scope| format!("<code>{}</code>", escaped(scope))).collect();
+        let said = if scopes.is_empty() { "none".to_owned() } else { scopes.join(" or ") };
+        format!("<p class=keys>Key: {said}{in_address}</p>\n")
     }
 
     fn all_parameters(&self) -> impl Iterator<Item = &'a Value> {
