@@ -5,10 +5,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use reqwest::Certificate;
-use reqwest::blocking::Client;
+use tallymark_client::blocking::Client;
 use tempfile::TempDir;
 
 use crate::scene::{made, raw};
@@ -49,8 +49,12 @@ impl Encrypted {
 
     /// Whether somebody who trusts this certificate alone gets an answer, over a connection of its own.
     fn answers(&self, trusted: &[u8]) -> bool {
-        let http =
-            Client::builder().no_proxy().timeout(PATIENCE).tls_certs_only([Certificate::from_pem(trusted).unwrap()]).build().unwrap();
+        let http = reqwest::blocking::Client::builder()
+            .no_proxy()
+            .timeout(PATIENCE)
+            .tls_certs_only([Certificate::from_pem(trusted).unwrap()])
+            .build()
+            .unwrap();
         http.get(format!("{}/livez", self.url())).send().is_ok_and(|response| response.status() == 200)
     }
 }
@@ -81,6 +85,26 @@ fn commands_speak_tls_to_a_server_whose_authority_they_are_told() {
     assert!(!untrusted.status.success() && text(&untrusted).to_lowercase().contains("certificate"), "{}", text(&untrusted));
     let absent = status(None, &["--ca", "/nowhere.pem"]);
     assert!(text(&absent).contains("/nowhere.pem"), "{}", text(&absent));
+}
+
+#[test]
+fn the_rust_client_trusts_the_authority_that_it_is_told_of_and_no_other() {
+    let server = Encrypted::start(&[]);
+    let client = |roots: &[&PathBuf]| {
+        let builder = tallymark_client::Client::builder(server.url()).linger(Duration::from_millis(5));
+        let builder = builder.backoff(Duration::from_millis(5), Duration::from_millis(50));
+        let builder = roots.iter().fold(builder, |builder, root| builder.add_root_certificate(std::fs::read(root).unwrap()));
+        Client::new(builder.build().unwrap())
+    };
+    let other = (server.key.with_file_name("other.pem"), server.key.with_file_name("other-key.pem"));
+    write(&other.0, &other.1);
+    for (roots, accepted) in [(vec![&other.0, &server.certificate], 1), (vec![&other.0], 0), (vec![], 0)] {
+        let client = client(&roots);
+        client.view("v").send();
+        // Who trusts it is done as soon as it is answered.
+        let ended = client.shutdown(if accepted == 1 { PATIENCE } else { Duration::from_millis(500) });
+        assert_eq!((client.stats().accepted, ended.dropped), (accepted, 1 - accepted), "{roots:?}");
+    }
 }
 
 #[test]

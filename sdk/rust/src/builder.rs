@@ -27,6 +27,9 @@ pub enum BuildError {
     /// The key is none.
     #[error("the key cannot be sent: it has characters that no key has (keys look like tm_..._...)")]
     Key,
+    /// What is to be trusted are no certificates.
+    #[error("the root certificate cannot be used: {0}; give certificates in PEM, which begin with -----BEGIN CERTIFICATE-----")]
+    Certificate(String),
     /// A bound is impossible.
     #[error("{name}: {detail}")]
     Setting {
@@ -47,6 +50,8 @@ pub enum BuildError {
 pub(crate) struct Settings {
     pub(crate) url: String,
     pub(crate) key: Option<String>,
+    #[cfg(feature = "tls")]
+    roots: Vec<Vec<u8>>,
     pub(crate) cut: Cut,
     pub(crate) queue_events: usize,
     pub(crate) queue_bytes: usize,
@@ -84,6 +89,8 @@ impl Builder {
             settings: Settings {
                 url,
                 key: None,
+                #[cfg(feature = "tls")]
+                roots: Vec::new(),
                 cut: Cut { events: 5_000, bytes: 1024 * 1024, linger: Duration::from_millis(200) },
                 queue_events: 100_000,
                 queue_bytes: 32 * 1024 * 1024,
@@ -110,6 +117,21 @@ impl Builder {
     /// The key that is sent with every request (`tm_..._...`, with scope `write`). Create one with `tallymark keys create`.
     pub fn key(self, key: impl Into<String>) -> Self {
         self.with(|s| s.key = Some(key.into()))
+    }
+
+    /// Trusts what these certificates sign (PEM, one or several), beside what the system trusts: for a server whose certificate
+    /// comes from an authority of your own. May be called again for more.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = tallymark_client::Client::builder("https://views.internal")
+    ///     .add_root_certificate(std::fs::read("/etc/ssl/internal-ca.pem")?)
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn add_root_certificate(self, pem: impl Into<Vec<u8>>) -> Self {
+        self.with(|s| s.roots.push(pem.into()))
     }
 
     /// Keeps on disk what cannot be sent now. The directory is made if it is missing, and is this client's alone. What is in it is
@@ -213,6 +235,9 @@ impl Builder {
 pub(crate) struct Target {
     pub(crate) url: Url,
     pub(crate) authorization: Option<HeaderValue>,
+    /// Trusted beside the system's.
+    #[cfg(feature = "tls")]
+    pub(crate) roots: Vec<reqwest::Certificate>,
 }
 
 impl Settings {
@@ -231,7 +256,25 @@ impl Settings {
             value.set_sensitive(true);
             Ok(value)
         };
-        Ok(Target { url, authorization: self.key.as_ref().map(bearer).transpose()? })
+        Ok(Target {
+            url,
+            authorization: self.key.as_ref().map(bearer).transpose()?,
+            #[cfg(feature = "tls")]
+            roots: self.roots()?,
+        })
+    }
+
+    #[cfg(feature = "tls")]
+    fn roots(&self) -> Result<Vec<reqwest::Certificate>, BuildError> {
+        let mut roots = Vec::new();
+        for pem in &self.roots {
+            let found = reqwest::Certificate::from_pem_bundle(pem).map_err(|error| BuildError::Certificate(error.to_string()))?;
+            if found.is_empty() {
+                return Err(BuildError::Certificate("it holds none".to_owned()));
+            }
+            roots.extend(found);
+        }
+        Ok(roots)
     }
 
     fn check(&self) -> Result<(), BuildError> {
@@ -275,6 +318,16 @@ mod tests {
         }
         for given in ["", "h:1", "ftp://h", "http://", "/v1/events", "file:///etc"] {
             assert!(refused(Builder::new(given.into())).contains("not a server's address"), "{given}");
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn what_is_no_certificate_is_refused() {
+        let broken = "-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n";
+        for pem in ["", "nonsense", broken, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"] {
+            let said = Builder::new("https://h".into()).add_root_certificate(pem).build().unwrap_err().to_string();
+            assert!(said.contains("root certificate cannot be used"), "{pem:?}: {said}");
         }
     }
 

@@ -99,7 +99,7 @@ impl Client {
 
     pub(crate) fn start(settings: Settings, target: Target) -> Result<Self, BuildError> {
         let spool = settings.spool.as_ref().map(|dir| Spool::open(dir, settings.spool_bytes, settings.durability)).transpose()?;
-        let http = Http::new(target, settings.request_timeout, settings.gzip).map_err(|error| BuildError::Start(error.to_string()))?;
+        let http = Http::new(target, settings.request_timeout, settings.gzip)?;
         let shared = Arc::new(Shared {
             queue: Queue::new(settings.queue_events, settings.queue_bytes, settings.cut.events.into()),
             wake: tokio::sync::Notify::new(),

@@ -11,7 +11,7 @@ use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 
 use crate::answer::{Again, Answer, Cause, Refused, Verdict, judge};
-use crate::builder::Target;
+use crate::builder::{BuildError, Target};
 use crate::event::named;
 use crate::observer::Rejected;
 use crate::view::now_ms;
@@ -39,15 +39,23 @@ pub(crate) enum Delivery {
 }
 
 impl Http {
-    pub(crate) fn new(target: Target, timeout: Duration, gzip: bool) -> reqwest::Result<Self> {
+    pub(crate) fn new(target: Target, timeout: Duration, gzip: bool) -> Result<Self, BuildError> {
         // A redirect is an answer that somebody has to look at; a POST must not become a GET somewhere else.
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT.min(timeout))
             .timeout(timeout)
             .redirect(reqwest::redirect::Policy::none())
             .tcp_nodelay(true)
-            .user_agent(concat!("tallymark-client-rust/", env!("CARGO_PKG_VERSION")))
-            .build()?;
+            .user_agent(concat!("tallymark-client-rust/", env!("CARGO_PKG_VERSION")));
+        #[cfg(feature = "tls")]
+        let (client, refused): (_, fn(String) -> BuildError) = match target.roots {
+            roots if roots.is_empty() => (client, BuildError::Start),
+            // Whether they can be used is seen here.
+            roots => (client.tls_certs_merge(roots), BuildError::Certificate),
+        };
+        #[cfg(not(feature = "tls"))]
+        let refused = BuildError::Start;
+        let client = client.build().map_err(|error| refused(chain(&error)))?;
         Ok(Self { client, url: target.url, authorization: target.authorization, gzip: AtomicBool::new(gzip) })
     }
 
