@@ -181,6 +181,16 @@ impl Server {
         self.json(self.http.get(url)).await
     }
 
+    /// The same page as CSV with its header row, and the cursor to go on with.
+    pub(crate) async fn rejected_csv(&self, ask: &[(&str, String)]) -> Result<(String, Option<u64>), ClientError> {
+        let mut url = self.url("v1/rejected")?;
+        url.query_pairs_mut().append_pair("format", "csv").extend_pairs(ask);
+        let response = self.answer(self.http.get(url)).await?;
+        let cursor = response.headers().get("tallymark-cursor").and_then(|cursor| cursor.to_str().ok()?.parse().ok());
+        let url = response.url().to_string();
+        Ok((response.text().await.map_err(|error| unreachable(&url, &error))?, cursor))
+    }
+
     /// One refused event.
     pub(crate) async fn letter(&self, letter: &LetterId) -> Result<serde_json::Value, ClientError> {
         self.json(self.http.get(self.url(&format!("v1/rejected/{letter}"))?)).await

@@ -66,6 +66,17 @@ fn two_retries_at_once_and_servers_killed_in_the_middle_count_every_event_once()
         let views = server.json(&format!("/v1/videos/v{video}"))["views"]["all_time"].as_u64().unwrap();
         assert_eq!(views, EVENTS / VIDEOS, "v{video}");
     }
+    // Lists of any length, for programs that read rows.
+    let list = |form: &str| {
+        let listed = output(&["rejected", "list", form, "--limit", "2500", "--url", &server.url("")]);
+        assert!(listed.status.success(), "{}", text(&listed));
+        String::from_utf8(listed.stdout).unwrap()
+    };
+    let (lines, mut table) = (list("--ndjson"), csv::Reader::from_reader(std::io::Cursor::new(list("--csv"))));
+    let letters: Vec<String> =
+        lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["letter"].as_str().unwrap().to_owned()).collect();
+    assert_eq!((letters.len(), &table.headers().unwrap()[0]), (2_500, "letter"));
+    assert_eq!(table.records().map(|row| row.unwrap()[0].to_owned()).collect::<Vec<_>>(), letters);
     // And once more, with nothing left of what a process remembers.
     assert!(server.stop().success());
     server.restart();

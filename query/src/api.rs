@@ -67,7 +67,7 @@ answers_with!(
 );
 answers_with!(
     /// How a list of refused events is refused.
-    pub(crate) LetterProblems = [ANY, ASKED, LOG]
+    pub(crate) LetterProblems = [ANY, ASKED, LOG, &["not-acceptable"]]
 );
 answers_with!(
     /// How an answer about one refused event is refused.
@@ -180,7 +180,7 @@ pub(crate) struct Form {
     format: Option<String>,
 }
 
-/// Says of every operation that takes `format` which forms its answer has, and with which headers it comes.
+/// Says of every operation that takes `format` which forms its answer has, and, if it answers with counts, with which headers it comes.
 pub(crate) fn with_forms(mut openapi: OpenApi) -> OpenApi {
     let items = openapi.paths.paths.values_mut();
     for operation in items.flat_map(|item| [&mut item.get, &mut item.post]).flatten() {
@@ -191,6 +191,9 @@ pub(crate) fn with_forms(mut openapi: OpenApi) -> OpenApi {
             let unchanged = ResponseBuilder::new().description("Nothing has changed since the answer that `If-None-Match` names.").build();
             for form in ["text/csv", "application/vnd.apache.arrow.stream"] {
                 response.content.insert(form.to_owned(), Content::default().into());
+            }
+            if operation.tags.iter().flatten().any(|tag| tag == "Operation") {
+                continue;
             }
             for (name, says) in HEADERS {
                 let text = ObjectBuilder::new().schema_type(Type::String);

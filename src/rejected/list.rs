@@ -1,6 +1,7 @@
 //! `tallymark rejected list` and `show`.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::{Write as _, stdout};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -21,8 +22,14 @@ pub(crate) struct ListArgs {
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
     /// As JSON, with what else is known of each.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["ndjson", "csv"])]
     json: bool,
+    /// The same, one a line, as they are found.
+    #[arg(long, conflicts_with = "csv")]
+    ndjson: bool,
+    /// As a table for spreadsheets, as they are found.
+    #[arg(long)]
+    csv: bool,
 }
 
 /// What `tallymark rejected show` is told.
@@ -43,22 +50,63 @@ const PAGE: u64 = 1_000;
 /// Asks page by page and prints.
 pub(super) async fn list(args: ListArgs) -> Result<ExitCode, ClientError> {
     let server = Server::at(&args.at.url, &args.at.identity)?;
-    let (mut letters, mut cursor, mut more) = (Vec::new(), None::<u64>, true);
-    while more && (letters.len() as u64) < args.limit {
-        let mut ask = args.filter.given();
-        ask.push(("limit", (args.limit - letters.len() as u64).min(PAGE).to_string()));
-        ask.extend(cursor.map(|cursor| ("cursor", cursor.to_string())));
-        let page = server.rejected(&ask).await?;
-        letters.extend(page.get("letters").and_then(Value::as_array).into_iter().flatten().cloned());
+    if args.csv {
+        return print_csv(&args, &server).await;
+    }
+    let (mut letters, mut found, mut cursor, mut more) = (Vec::new(), 0, None, true);
+    while more && found < args.limit {
+        let mut page = server.rejected(&ask(&args, found, cursor)).await?;
+        let read = page.get_mut("letters").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
+        found += read.len() as u64;
+        if !args.ndjson {
+            letters.extend(read);
+        } else if !put(&read.iter().map(|letter| format!("{letter}\n")).collect::<String>()) {
+            return Ok(ExitCode::SUCCESS);
+        }
         cursor = page.get("cursor").and_then(Value::as_u64);
         more = cursor.is_some();
     }
-    if args.json {
-        println!("{:#}", json!({ "letters": letters, "more": more }));
-    } else {
-        print!("{}", table(&letters, more));
+    match (args.json, args.ndjson) {
+        (true, _) => put(&format!("{:#}\n", json!({ "letters": letters, "more": more }))),
+        (_, true) => true,
+        _ => put(&table(&letters, more)),
+    };
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The next page's question.
+fn ask(args: &ListArgs, found: u64, cursor: Option<u64>) -> Vec<(&'static str, String)> {
+    let mut ask = args.filter.given();
+    ask.push(("limit", (args.limit - found).min(PAGE).to_string()));
+    ask.extend(cursor.map(|cursor| ("cursor", cursor.to_string())));
+    ask
+}
+
+/// Prints pages of the server's own CSV as one.
+async fn print_csv(args: &ListArgs, server: &Server) -> Result<ExitCode, ClientError> {
+    let (mut found, mut cursor, mut is_first) = (0, None, true);
+    while found < args.limit && (is_first || cursor.is_some()) {
+        let page;
+        (page, cursor) = server.rejected_csv(&ask(args, found, cursor)).await?;
+        found += rows(&page);
+        let (_, rest) = page.split_once('\n').unwrap_or_default();
+        if !put(if is_first { &page } else { rest }) {
+            break;
+        }
+        is_first = false;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// How many rows a page of CSV has below its header; a text may have lines of its own.
+fn rows(page: &str) -> u64 {
+    csv::Reader::from_reader(page.as_bytes()).records().count() as u64
+}
+
+/// Prints; whether somebody still reads.
+fn put(text: &str) -> bool {
+    let mut out = stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
 }
 
 /// The longest text of a cell, in characters.

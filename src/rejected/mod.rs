@@ -22,7 +22,8 @@ pub(crate) enum RejectedCommand {
 Examples:
   tallymark rejected list
   tallymark rejected list --reason too_old --start 2026-11-20T00:00:00Z --limit 1000
-  tallymark rejected list --stage decode --json | jq -r '.letters[].letter'")]
+  tallymark rejected list --stage decode --ndjson --limit 100000 | jq -r .letter
+  tallymark rejected list --csv > rejected.csv")]
     List(list::ListArgs),
     /// One of them with its original bytes.
     #[command(after_help = "\

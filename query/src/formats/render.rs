@@ -24,7 +24,7 @@ use schemas::{Millis, Minute};
 
 use super::accept::TableFormat;
 use super::table::{Rows, Table};
-use crate::calendar::rfc3339;
+use crate::calendar::{instant, rfc3339};
 use crate::error::QueryError;
 
 /// So many rows are rendered at once.
@@ -177,8 +177,11 @@ fn cells(field: &Field, column: &ArrayRef) -> (Field, ArrayRef) {
     let texts: StringArray = match field.data_type() {
         DataType::Timestamp(_, zone) => {
             let tz = zone.as_deref().and_then(|zone| zone.parse().ok()).filter(|tz| *tz != Tz::UTC);
-            let times = column.as_primitive_opt::<TimestampMillisecondType>();
-            times.into_iter().flatten().map(|at| at.map(|at| rfc3339(Minute::of(Millis(at)), tz))).collect()
+            let times = || column.as_primitive_opt::<TimestampMillisecondType>().into_iter().flatten();
+            // A column of buckets is one of minutes; another has its milliseconds.
+            let of_minutes = times().flatten().all(|at| Minute::of(Millis(at)).start().0 == at);
+            let shown = |at: i64| if of_minutes { rfc3339(Minute::of(Millis(at)), tz) } else { instant(Millis(at), tz) };
+            times().map(|at| at.map(shown)).collect()
         }
         DataType::Utf8 if column.as_string::<i32>().iter().flatten().any(is_dangerous) => {
             let guarded = |text: &str| if is_dangerous(text) { format!("'{text}") } else { text.to_owned() };

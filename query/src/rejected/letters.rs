@@ -1,17 +1,24 @@
 //! Letters as they are shown: `GET /v1/rejected`, newest first, and one of them with its original.
 //!
+//! As a table a list has no place for its `cursor`: the header `Tallymark-Cursor` says it.
+//!
 //! A list is read backwards from the log's end, for so long and so many as one request may; `cursor` goes on behind it. A restart may
 //! write a letter twice: then it is in the list twice, under one name.
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use arrow::array::{ArrayRef, BooleanArray, StringArray, TimestampMillisecondArray, UInt64Array};
+use arrow::datatypes::{DataType, Field};
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use chrono_tz::Tz;
 use ingest::Problem;
-use schemas::{LetterId, Offset, Source};
-use serde::Serialize;
+use schemas::{LetterId, Millis, Offset, Source};
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
@@ -22,12 +29,15 @@ use super::ledger::State as Standing;
 use super::reading::{LOOKS_FOR, Read};
 use crate::api;
 use crate::error::QueryError;
+use crate::formats::{Format, Table, Tabular, flag, text, time};
 use crate::params::Params;
 use crate::service::QueryService;
 
 /// The most letters of a list.
 const MOST: u64 = 1_000;
 const DEFAULT: u64 = 100;
+/// Where to go on, for those who read rows only.
+const CURSOR: HeaderName = HeaderName::from_static("tallymark-cursor");
 
 /// Which letters, and how many.
 #[derive(IntoParams)]
@@ -84,8 +94,9 @@ pub(crate) struct Letter {
     /// Its place in the dead-letter log.
     at: u64,
     /// When it was refused.
-    #[schema(format = "date-time")]
-    rejected_at: String,
+    #[schema(value_type = String, format = "date-time")]
+    #[serde(serialize_with = "rfc3339")]
+    rejected_at: Millis,
     #[schema(value_type = api::Stage)]
     stage: &'static str,
     #[schema(value_type = api::Reason)]
@@ -138,7 +149,7 @@ impl Letter {
             offset: letter.offset.0,
             index: letter.index,
             at: at.0,
-            rejected_at: time.to_rfc3339(),
+            rejected_at: *time,
             stage: letter.stage.as_str(),
             reason: letter.reason.as_str(),
             detail: letter.detail.clone(),
@@ -152,6 +163,58 @@ impl Letter {
     }
 }
 
+fn rfc3339<S: Serializer>(at: &Millis, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&at.to_rfc3339())
+}
+
+impl Tabular for Letters {
+    fn table(self) -> Table {
+        let letters = &self.letters;
+        let texts = |of: fn(&Letter) -> &str| Arc::new(letters.iter().map(|letter| Some(of(letter))).collect::<StringArray>()) as ArrayRef;
+        let numbers = |of: fn(&Letter) -> Option<u64>| Arc::new(letters.iter().map(of).collect::<UInt64Array>()) as ArrayRef;
+        // What was sent may be a text or a number: a column is one of them.
+        let sent = |of: fn(&Letter) -> Option<&Value>| {
+            let shown = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            Arc::new(letters.iter().map(|letter| of(letter).map(shown)).collect::<StringArray>()) as ArrayRef
+        };
+        let times: TimestampMillisecondArray = letters.iter().map(|letter| Some(letter.rejected_at.0)).collect();
+        let historical: BooleanArray = letters.iter().map(|letter| Some(letter.historical)).collect();
+        let number = |name: &str| Field::new(name, DataType::UInt64, true);
+        let columns = [
+            (text("letter"), texts(|letter| &letter.letter)),
+            (time("rejected_at", Tz::UTC), Arc::new(times.with_timezone(Tz::UTC.name())) as ArrayRef),
+            (text("stage"), texts(|letter| letter.stage)),
+            (text("reason"), texts(|letter| letter.reason)),
+            (text("detail"), texts(|letter| &letter.detail)),
+            (text("state"), texts(|letter| letter.state)),
+            (number("counted_by"), numbers(|letter| letter.counted_by)),
+            (text("event_id"), sent(|letter| letter.event_id.as_ref())),
+            (text("video_id"), sent(|letter| letter.video_id.as_ref())),
+            (text("ts"), sent(|letter| letter.ts.as_ref())),
+            (flag("historical"), Arc::new(historical) as ArrayRef),
+            (number("source"), numbers(|letter| Some(letter.source.into()))),
+            (number("offset"), numbers(|letter| Some(letter.offset))),
+            (number("index"), numbers(|letter| Some(letter.index.into()))),
+            (number("at"), numbers(|letter| Some(letter.at))),
+        ];
+        let (fields, columns) = columns.into_iter().unzip();
+        Table::new("rejected", fields, columns).with("cursor", self.cursor.map(|cursor| cursor.to_string()))
+    }
+}
+
+impl Letters {
+    fn respond(self, format: Format) -> Result<Response, QueryError> {
+        let cursor = self.cursor;
+        let mut response = match format {
+            Format::Json => Json(self).into_response(),
+            Format::Table(format) => self.table().response(format)?,
+        };
+        response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+        response.headers_mut().extend(cursor.map(|cursor| (CURSOR, HeaderValue::from(cursor))));
+        Ok(response)
+    }
+}
+
 /// Refused events, newest first.
 ///
 /// What was taken in and then could not be counted is kept with its reason and its original bytes for as long as the dead-letter log
@@ -161,12 +224,24 @@ impl Letter {
     path = "/v1/rejected",
     operation_id = "rejected",
     tag = "Operation",
-    params(Asked),
-    responses((status = 200, description = "The letters.", body = Letters), api::LetterProblems)
+    params(Asked, api::Form),
+    responses(
+        (
+            status = 200,
+            description = "The letters.",
+            body = Letters,
+            headers(("Tallymark-Cursor" = u64, description = "The `cursor` to go on with, if there are older ones to look at."))
+        ),
+        api::LetterProblems
+    )
 )]
-pub(crate) async fn list(State(service): State<Arc<QueryService>>, RawQuery(query): RawQuery) -> Result<Json<Letters>, QueryError> {
+pub(crate) async fn list(
+    State(service): State<Arc<QueryService>>,
+    RawQuery(query): RawQuery,
+    format: Format,
+) -> Result<Response, QueryError> {
     let [reason, stage, source, start, end] = FILTER;
-    let given = Params::read(query.as_deref().unwrap_or_default(), &[reason, stage, source, start, end, "limit", "cursor"])?;
+    let given = Params::read(query.as_deref().unwrap_or_default(), &[reason, stage, source, start, end, "limit", "cursor", "format"])?;
     let filter = Filter::read(&given)?;
     let limit = given.number("limit", 1)?.unwrap_or(DEFAULT);
     if limit > MOST {
@@ -191,7 +266,7 @@ pub(crate) async fn list(State(service): State<Arc<QueryService>>, RawQuery(quer
             Ok(Letters { letters, looked_at: page.looked_at, more, cursor: more.then_some(page.next.0) })
         })
         .await?;
-    Ok(Json(letters))
+    letters.respond(format)
 }
 
 /// The letter in the path.

@@ -5,10 +5,12 @@
 
 mod scene;
 
+use std::collections::HashMap;
+
 use axum::http::Method;
 use schemas::partition::positive_murmur2;
 use schemas::retry::{Claimed, Note};
-use schemas::{Claim, LetterId, Offset, RecordKind, Source, correction};
+use schemas::{Claim, LetterId, Millis, Offset, RecordKind, Source, correction};
 use serde_json::{Value, json};
 
 use scene::{DAY_MS, Scene, event, now};
@@ -54,6 +56,31 @@ async fn letters_are_listed_newest_first_filtered_and_page_by_page() {
     let later = now() / 1_000 + 60;
     assert_eq!(names(&scene.get(&format!("/v1/rejected?start={later}")).await), [""; 0]);
     assert_eq!(names(&scene.get(&format!("/v1/rejected?end={later}")).await).len(), 9);
+
+    let mut tables = Vec::new();
+    let mut uri = "/v1/rejected?format=csv&limit=4".to_owned();
+    loop {
+        let (headers, body) = scene.bytes(&uri).await;
+        assert!(headers["content-type"].to_str().unwrap().starts_with("text/csv") && headers["vary"] == "accept");
+        let mut rows = csv::Reader::from_reader(&*body);
+        let columns: Vec<String> = rows.headers().unwrap().iter().map(str::to_owned).collect();
+        tables.extend(
+            rows.records().map(|row| columns.iter().cloned().zip(row.unwrap().iter().map(str::to_owned)).collect::<HashMap<_, _>>()),
+        );
+        let Some(cursor) = headers.get("tallymark-cursor") else { break };
+        uri = format!("/v1/rejected?format=csv&limit=4&cursor={}", cursor.to_str().unwrap());
+    }
+    assert_eq!(tables.iter().map(|row| row["letter"].clone()).collect::<Vec<_>>(), names(&all));
+    for (row, letter) in tables.iter().zip(all["letters"].as_array().unwrap()) {
+        for (name, cell) in row {
+            let said = &letter[name];
+            let said = said.as_str().map_or_else(|| if said.is_null() { String::new() } else { said.to_string() }, str::to_owned);
+            match &**name {
+                "rejected_at" => assert_eq!(Millis::parse_rfc3339(cell), Millis::parse_rfc3339(&said)),
+                _ => assert_eq!(*cell, said, "{name}"),
+            }
+        }
+    }
 
     let binary = scene.get("/v1/rejected/1/2/0").await;
     assert_eq!((&binary["hex"], &binary["reason"], &binary["event_id"]), (&json!("ff00"), &json!("bad_json"), &Value::Null));

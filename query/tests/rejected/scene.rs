@@ -8,8 +8,8 @@ use aggregator::embedded::StoreOptions;
 use aggregator::owner::OwnerOptions;
 use aggregator::{Backends, EmbeddedStore, Workers};
 use axum::Router;
-use axum::body::{Body, to_bytes};
-use axum::http::{Method, Request, StatusCode, header};
+use axum::body::{Body, Bytes, to_bytes};
+use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use ingest::embedded::LogOptions;
 use ingest::{Appended, EmbeddedLog, EventLog};
 use query::{QueryLimits, QueryService, not_found, router};
@@ -110,6 +110,14 @@ impl Scene {
         let status = response.status();
         let body = to_bytes(response.into_body(), 1 << 24).await.unwrap();
         (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    /// An answer of another form than JSON.
+    pub(crate) async fn bytes(&self, uri: &str) -> (HeaderMap, Bytes) {
+        let response = self.routers[0].clone().oneshot(Request::get(uri).body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 200, "{uri}");
+        let headers = response.headers().clone();
+        (headers, to_bytes(response.into_body(), 1 << 24).await.unwrap())
     }
 
     pub(crate) async fn get(&self, uri: &str) -> Value {
