@@ -1,4 +1,4 @@
-//! The client's side of the HTTP API: what `demo`, `import`, `tap`, `top`, `status`, `rejected`, `event` and `keys` ask a server, and who they are
+//! The client's side of the HTTP API: what `demo`, `import`, `tap`, `top`, `status`, `rejected`, `adjust`, `event` and `keys` ask a server, and who they are
 //! to it.
 //!
 //! Errors say what failed and what to do; whether to try again is the caller's decision.
@@ -199,6 +199,35 @@ impl Server {
     /// Counts refused events after all.
     pub(crate) async fn retry_rejected<T: DeserializeOwned>(&self, ask: &serde_json::Value) -> Result<T, ClientError> {
         self.json(self.http.post(self.url("v1/rejected/retry")?).json(ask)).await
+    }
+
+    /// Takes counts away or adds them, or goes on with it.
+    pub(crate) async fn adjust(&self, ask: &serde_json::Value) -> Result<serde_json::Value, ClientError> {
+        self.json(self.http.post(self.url("v1/adjustments")?).json(ask)).await
+    }
+
+    /// What was adjusted, the last first: a page.
+    pub(crate) async fn adjustments(&self, limit: u64, cursor: Option<&str>) -> Result<serde_json::Value, ClientError> {
+        let mut url = self.url("v1/adjustments")?;
+        url.query_pairs_mut().append_pair("limit", &limit.to_string()).extend_pairs(cursor.map(|cursor| ("cursor", cursor)));
+        self.json(self.http.get(url)).await
+    }
+
+    /// One adjustment.
+    pub(crate) async fn adjustment(&self, id: &str) -> Result<serde_json::Value, ClientError> {
+        self.json(self.http.get(self.adjustment_url(&[id])?)).await
+    }
+
+    /// Undoes one, or goes on with that.
+    pub(crate) async fn undo_adjustment(&self, id: &str, ask: &serde_json::Value) -> Result<serde_json::Value, ClientError> {
+        self.json(self.http.post(self.adjustment_url(&[id, "undo"])?).json(ask)).await
+    }
+
+    fn adjustment_url(&self, segments: &[&str]) -> Result<Url, ClientError> {
+        let mut url = self.url("v1/adjustments/")?;
+        let bad = || ClientError::Address(format!("{} takes no path", self.address()));
+        url.path_segments_mut().map_err(|()| bad())?.pop_if_empty().extend(segments);
+        Ok(url)
     }
 
     /// What became of an event.

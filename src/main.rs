@@ -23,10 +23,12 @@
 //! | [`status`] | `tallymark status`: is it working? |
 //! | [`top`] | `tallymark top`: the most viewed |
 //! | [`rejected`] | `tallymark rejected`: refused events, and how they are counted after all |
+//! | [`adjust`] | `tallymark adjust`: counts that people take away or add |
 //! | [`event`] | `tallymark event`: was it counted? |
 //! | [`terminal`] | what strangers wrote, on a terminal |
 //! | [`client`] | what the commands above ask a server |
 
+mod adjust;
 mod archive;
 mod backends;
 mod client;
@@ -171,6 +173,9 @@ before and is sent again after the move counts twice, as the new log does not kn
     /// Events that were taken in and could not be counted: look at them, and count them after all.
     #[command(subcommand)]
     Rejected(rejected::RejectedCommand),
+    /// Take counts away, or add them, with a reason: look at what was done, and undo it.
+    #[command(subcommand)]
+    Adjust(adjust::AdjustCommand),
     /// Was this event counted, and if not, why?
     Event(event::EventArgs),
     /// Look at the configuration.
@@ -200,6 +205,7 @@ fn main() -> ExitCode {
         Command::Keys(command) => on_runtime(keys::keys(command)),
         Command::Demo(args) => on_runtime(demo::demo(args)),
         Command::Rejected(command) => on_runtime(rejected::rejected(command)),
+        Command::Adjust(command) => on_runtime(adjust::adjust(command)),
         Command::Event(args) => on_runtime(event::event(args)),
         Command::Config(ConfigCommand::Check(given)) => ended(config::load(&given, std::env::vars_os()).map(|loaded| {
             print!("{}", config::print_all(&loaded));

@@ -19,11 +19,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use schemas::adjustment::VideoChanges;
 use schemas::key::AllowedOrigin;
 use schemas::key::token::RANDOM_BYTES;
 use schemas::{
-    Bucket, CellKey, Checkpoint, Counts, Dimension, Entity, FoldSettings, KeyRecord, Mark, Millis, Minute, NewKey, Offset, Row, Scope,
-    Source, Stamp, StoredRow, Tally, Tier, Token,
+    AdjustmentEntry, AdjustmentPart, Bucket, CellKey, Checkpoint, Counts, Dimension, Entity, FoldSettings, KeyRecord, Mark, Millis, Minute,
+    NewKey, Offset, PartEnd, Row, Scope, Source, Stamp, StoredRow, Tally, Tier, Token,
 };
 
 use crate::archive::{ArchiveChange, ArchiveFile, ArchiveHead, Manifest};
@@ -63,6 +64,9 @@ pub async fn all(fresh: impl AsyncFn() -> Store) {
     a_revocation_is_never_taken_back(fresh().await).await;
     an_archive_changes_from_the_version_that_was_read_or_not_at_all(fresh().await).await;
     of_two_changes_of_an_archive_at_once_one_is_made(fresh().await).await;
+    of_adjustments_with_one_name_the_first_stays_with_its_parts(fresh().await).await;
+    adjustments_are_listed_from_the_last_and_page_by_page(fresh().await).await;
+    that_a_part_was_taken_is_never_taken_back(fresh().await).await;
     a_filled_store_reads_back(fresh().await).await;
 }
 
@@ -468,6 +472,67 @@ pub async fn a_revocation_is_never_taken_back(store: Store) {
     assert_eq!(read.iter().filter_map(|key| key.revoked_at).count(), 2, "{read:?}");
 }
 
+/// However many make one at once.
+pub async fn of_adjustments_with_one_name_the_first_stays_with_its_parts(store: Store) {
+    assert_eq!(store.read_adjustment("a".into()).await.unwrap(), None);
+    let made = [1, 2].map(|n| adjustment("a \u{e9}/\"", n));
+    let kept = store.create_adjustment(made[0].clone(), parts(3)).await.unwrap();
+    assert_eq!((&kept, &store.create_adjustment(made[1].clone(), parts(1)).await.unwrap()), (&made[0], &made[0]));
+    assert_eq!(store.read_adjustment("a \u{e9}/\"".into()).await.unwrap().as_ref(), Some(&made[0]));
+    for (part, expected) in (0..).zip(parts(3).iter()) {
+        assert_eq!(store.read_adjustment_part(made[0].plan.clone(), part).await.unwrap().as_ref(), Some(expected));
+    }
+    assert_eq!(store.read_adjustment_part(made[0].plan.clone(), 3).await.unwrap(), None);
+    assert_eq!(store.read_adjustment("a".into()).await.unwrap(), None);
+    let many = (0..8).map(|n| store.create_adjustment(adjustment("b", n), parts(1)));
+    let kept = join_all(many).await.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+    assert!(kept.iter().all(|one| one == &kept[0]) && store.read_adjustment("b".into()).await.unwrap().as_ref() == Some(&kept[0]));
+}
+
+/// By time and then name, each once.
+pub async fn adjustments_are_listed_from_the_last_and_page_by_page(store: Store) {
+    assert_eq!(store.read_adjustments(None, 9).await.unwrap(), []);
+    let mut made = Vec::new();
+    for (name, at) in [("b", 5), ("a", 5), ("c", -7), ("d", 900), ("\u{e9}", 5), ("aa", 5)] {
+        let entry = AdjustmentEntry { created_at: Millis(at), ..adjustment(name, 1) };
+        made.push(store.create_adjustment(entry, parts(0)).await.unwrap());
+        // One of the same name that comes later is nowhere.
+        store.create_adjustment(AdjustmentEntry { created_at: Millis(800), ..adjustment(name, 2) }, parts(0)).await.unwrap();
+    }
+    made.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
+    for limit in [1, 2, 6, 50] {
+        let (mut read, mut before) = (Vec::new(), None);
+        loop {
+            let page = store.read_adjustments(before, limit).await.unwrap();
+            assert!(page.len() <= limit);
+            before = page.last().map(|last| (last.created_at, last.id.clone()));
+            let is_last = page.len() < limit;
+            read.extend(page);
+            if is_last {
+                break;
+            }
+        }
+        assert_eq!(read, made, "{limit} at a time");
+    }
+}
+
+/// In whatever order it comes.
+pub async fn that_a_part_was_taken_is_never_taken_back(store: Store) {
+    let entry = adjustment("a", 1);
+    store.create_adjustment(entry.clone(), parts(3)).await.unwrap();
+    assert_eq!(store.read_adjustment_ends(entry.plan.clone()).await.unwrap(), BTreeMap::new());
+    let taken = PartEnd::Taken { offset: Offset(MOST), at: Millis(7) };
+    let refused = PartEnd::Refused { detail: "\u{1f3ac}\"".into(), at: Millis(8) };
+    let unknown = PartEnd::Unknown { at: Millis(9) };
+    for (part, end) in [(0, &taken), (0, &refused), (1, &refused), (1, &taken), (2, &refused), (2, &unknown)] {
+        store.end_adjustment_part(entry.plan.clone(), part, end.clone()).await.unwrap();
+    }
+    let ends = store.read_adjustment_ends(entry.plan.clone()).await.unwrap();
+    assert_eq!(ends, BTreeMap::from([(0, taken.clone()), (1, taken), (2, unknown)]));
+    assert_eq!(store.read_adjustment_ends(adjustment("a", 2).plan).await.unwrap(), BTreeMap::new());
+    assert_eq!(store.read_adjustment_part(entry.plan, 1).await.unwrap().as_ref(), parts(3).get(1), "it changes nothing of the part");
+}
+
 async fn a_filled_store_reads_back(store: Store) {
     fill(Arc::clone(&store)).await;
     is_filled(store).await;
@@ -481,6 +546,7 @@ pub async fn fill(store: Store) {
     store.write_space("v".into(), SpaceInfo { name: Some("n".into()) }).await.unwrap();
     store.write_import("0f".into(), progress(7)).await.unwrap();
     store.write_key(key(9)).await.unwrap();
+    store.create_adjustment(adjustment("a", 1), parts(1)).await.unwrap();
 }
 
 /// Everything that [`fill`] wrote is there, and stamps still guard it.
@@ -497,6 +563,7 @@ pub async fn is_filled(store: Store) {
     assert_kept_by_bucket(&store, &odd_rows().into_iter().map(|(key, _)| key).collect::<Vec<_>>()).await;
     assert_eq!(store.read_import("0f".into()).await.unwrap(), Some(progress(7)));
     assert_eq!(store.read_keys().await.unwrap(), [key(9)]);
+    assert_eq!(store.read_adjustments(None, 2).await.unwrap(), [adjustment("a", 1)]);
 }
 
 /// A minute cell of a video.
@@ -636,6 +703,30 @@ fn progress(events: u64) -> ImportProgress {
 }
 
 /// A key with everything or with little, by its number.
+fn adjustment(id: &str, plan: u8) -> AdjustmentEntry {
+    AdjustmentEntry {
+        id: id.into(),
+        plan: format!("{plan}-{}", id.len()),
+        created_at: Millis(1_763_642_096_789),
+        author: (plan % 2 == 0).then(|| "k".into()),
+        reason: "b\u{1f3ac}ts\"".into(),
+        note: (plan % 2 == 1).then(|| "line\nline".into()),
+        request: "00".into(),
+        undoes: None,
+        parts: 3,
+        changes: MOST,
+        first: Minute(-5),
+        last: Minute(i32::MAX),
+        total: Counts { gross: i64::MIN, valid: -1, engaged: i64::MAX },
+    }
+}
+
+fn parts(n: u32) -> Arc<Vec<AdjustmentPart>> {
+    let minutes = |n: u32| (0..2_000).map(|minute| (Minute(minute), -1, i64::from(n), 0).into()).collect();
+    let videos = |n| vec![VideoChanges { video: "v\u{e9}".into(), space: (n > 0).then(|| "s".into()), minutes: minutes(n) }];
+    Arc::new((0..n).map(|n| AdjustmentPart { source: Source(n), from: Offset(MOST), videos: videos(n) }).collect())
+}
+
 fn key(n: u16) -> KeyRecord {
     let mut random = [0; RANDOM_BYTES];
     random[..2].copy_from_slice(&n.to_be_bytes());

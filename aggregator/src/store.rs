@@ -4,16 +4,21 @@
 //! Its implementations are [`EmbeddedStore`](crate::EmbeddedStore) and `CassandraStore` (feature `cassandra`); each passes
 //! [`crate::conformance`]. Rows of one cell with equal stamps are equal. A row with a lower stamp never replaces one with a higher, so any write may be repeated, late or reordered.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use schemas::{Bucket, CellKey, Checkpoint, Dimension, Entity, KeyRecord, LogId, Minute, Offset, Source, Stamp, StoredRow, Tier};
+use schemas::{
+    AdjustmentEntry, AdjustmentPart, Bucket, CellKey, Checkpoint, Dimension, Entity, KeyRecord, LogId, Millis, Minute, Offset, PartEnd,
+    Source, Stamp, StoredRow, Tier,
+};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::archive::{ArchiveChange, Manifest};
 
-/// Stored cells of one log, its checkpoints, what is known of videos and imports, the keys that are asked for, and what is archived.
+/// Stored cells of one log, its checkpoints, what is known of videos and imports, the keys that are asked for,
+/// what is archived, and the journal of adjustments.
 pub trait CountStore: Send + Sync + 'static {
     /// Reads cells by name: one answer for each key, in order, `None` where there is no row. What is read is durable.
     ///
@@ -126,6 +131,48 @@ pub trait CountStore: Send + Sync + 'static {
     /// # Errors
     /// If it is not known whether it was made: read, and see.
     fn commit_archive(&self, source: Source, change: ArchiveChange) -> BoxFuture<'_, Result<bool, StoreError>>;
+
+    /// Notes an adjustment with its parts, unless there is one of its name: the one that is there now. An entry that can be read has all its
+    /// parts; of those that were not kept nothing can be found.
+    ///
+    /// # Errors
+    /// If it is not known which one is kept.
+    fn create_adjustment(
+        &self,
+        entry: AdjustmentEntry,
+        parts: Arc<Vec<AdjustmentPart>>,
+    ) -> BoxFuture<'_, Result<AdjustmentEntry, StoreError>>;
+
+    /// An adjustment by its name.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn read_adjustment(&self, id: String) -> BoxFuture<'_, Result<Option<AdjustmentEntry>, StoreError>>;
+
+    /// Adjustments by time and then name, the last first: at most so many, and only those before a time and a name.
+    /// Fewer than the limit are the last.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn read_adjustments(&self, before: Option<(Millis, String)>, limit: usize) -> BoxFuture<'_, Result<Vec<AdjustmentEntry>, StoreError>>;
+
+    /// A part of a plan.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn read_adjustment_part(&self, plan: String, part: u32) -> BoxFuture<'_, Result<Option<AdjustmentPart>, StoreError>>;
+
+    /// Notes how a part has ended. That it was taken stays, whatever is written before or after it; else the last write does.
+    ///
+    /// # Errors
+    /// If it is not known to be durable.
+    fn end_adjustment_part(&self, plan: String, part: u32, end: PartEnd) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// The parts of a plan that have ended, and how.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn read_adjustment_ends(&self, plan: String) -> BoxFuture<'_, Result<BTreeMap<u32, PartEnd>, StoreError>>;
 
     /// The log that the store belongs to.
     fn log_id(&self) -> LogId;

@@ -1,11 +1,12 @@
 //! A store that keeps nothing: what the fold costs without one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aggregator::archive::{ArchiveChange, Manifest};
 use aggregator::{BucketPage, BucketRow, CountStore, ImportProgress, Slice, SliceRow, SpaceInfo, StoreError, Touched, VideoInfo};
 use futures_util::future::{BoxFuture, pending, ready};
-use schemas::{CellKey, Checkpoint, KeyRecord, LogId, Source, StoredRow};
+use schemas::{AdjustmentEntry, AdjustmentPart, CellKey, Checkpoint, KeyRecord, LogId, Millis, PartEnd, Source, StoredRow};
 
 /// Finds nothing, and throws away what it is given.
 pub(crate) struct Discard(pub(crate) LogId);
@@ -81,6 +82,30 @@ impl CountStore for Discard {
 
     fn commit_archive(&self, _: Source, _: ArchiveChange) -> BoxFuture<'_, Result<bool, StoreError>> {
         Box::pin(ready(Ok(false)))
+    }
+
+    fn create_adjustment(&self, entry: AdjustmentEntry, _: Arc<Vec<AdjustmentPart>>) -> BoxFuture<'_, Result<AdjustmentEntry, StoreError>> {
+        Box::pin(ready(Ok(entry)))
+    }
+
+    fn read_adjustment(&self, _: String) -> BoxFuture<'_, Result<Option<AdjustmentEntry>, StoreError>> {
+        Box::pin(ready(Ok(None)))
+    }
+
+    fn read_adjustments(&self, _: Option<(Millis, String)>, _: usize) -> BoxFuture<'_, Result<Vec<AdjustmentEntry>, StoreError>> {
+        Box::pin(ready(Ok(Vec::new())))
+    }
+
+    fn read_adjustment_part(&self, _: String, _: u32) -> BoxFuture<'_, Result<Option<AdjustmentPart>, StoreError>> {
+        Box::pin(ready(Ok(None)))
+    }
+
+    fn end_adjustment_part(&self, _: String, _: u32, _: PartEnd) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(ready(Ok(())))
+    }
+
+    fn read_adjustment_ends(&self, _: String) -> BoxFuture<'_, Result<BTreeMap<u32, PartEnd>, StoreError>> {
+        Box::pin(ready(Ok(BTreeMap::new())))
     }
 
     fn log_id(&self) -> LogId {

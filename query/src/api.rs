@@ -78,6 +78,36 @@ answers_with!(
     pub(crate) RetryProblems = [ANY, &["bad-parameter", "quota-exceeded"], BODY, LOG, STORE, &["unknown-letter"]]
 );
 answers_with!(
+    /// How a list of adjustments is refused.
+    pub(crate) AdjustmentListProblems = [ANY, ASKED, STORE]
+);
+answers_with!(
+    /// How an answer about an adjustment is refused.
+    pub(crate) AdjustmentProblems = [ANY, ASKED, STORE, &["unknown-adjustment"]]
+);
+answers_with!(
+    /// How an adjustment is refused.
+    pub(crate) AdjustProblems = [
+        ANY,
+        &["bad-parameter", "quota-exceeded"],
+        BODY,
+        LOG,
+        STORE,
+        &["below-zero", "minute-open", "nothing-to-adjust", "other-adjustment", "source-ended", "resolution-gone"],
+    ]
+);
+answers_with!(
+    /// How an undoing is refused.
+    pub(crate) UndoProblems = [
+        ANY,
+        &["bad-parameter", "quota-exceeded"],
+        BODY,
+        LOG,
+        STORE,
+        &["below-zero", "nothing-to-adjust", "source-ended", "unknown-adjustment", "unfinished-adjustment"],
+    ]
+);
+answers_with!(
     /// How an answer about one event is refused.
     pub(crate) EventProblems = [ANY, ASKED, LOG, STORE, &["unknown-event"]]
 );
@@ -235,6 +265,8 @@ pub(crate) fn components() -> Components {
             named::<Reason>(),
             named::<Stage>(),
             named::<LetterState>(),
+            named::<AdjustmentState>(),
+            named::<PartState>(),
             named::<EventState>(),
         ])
         .build()
@@ -348,6 +380,31 @@ impl ToSchema for LetterState {}
 impl PartialSchema for LetterState {
     fn schema() -> RefOr<Schema> {
         one_of(["open", "claimed", "counted", "unknown"], "What has become of a refused event since.")
+    }
+}
+
+/// How an adjustment stands.
+pub(crate) struct AdjustmentState;
+
+impl ToSchema for AdjustmentState {}
+
+impl PartialSchema for AdjustmentState {
+    fn schema() -> RefOr<Schema> {
+        let says = "`planned`: none of its parts has ended. `under_way`: some have. `taken`: it counts. `refused`: it does not, and will not. \
+                    `taken_in_part`: other adjustments came between, and some of its parts were refused. `unknown`: it was interrupted so long ago \
+                    that the log no longer tells whether some of its parts count.";
+        one_of(["planned", "under_way", "taken", "refused", "taken_in_part", "unknown"], says)
+    }
+}
+
+/// How a part of an adjustment stands.
+pub(crate) struct PartState;
+
+impl ToSchema for PartState {}
+
+impl PartialSchema for PartState {
+    fn schema() -> RefOr<Schema> {
+        one_of(["planned", "taken", "refused", "unknown"], "Whether a part of an adjustment counts.")
     }
 }
 

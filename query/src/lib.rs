@@ -26,12 +26,14 @@
 //! | `report` | every video of a day |
 //! | `views`, `batch`, `days`, `recent`, `video`, `space`, `bulk`, `status`, `records`, `imports` | one kind of question each |
 //! | `event` | what became of one event |
+//! | `adjust` | counts that people take away or add |
 //! | `rejected` | refused events, and how they are counted after all |
 //! | [`docs`] | `/openapi.json` |
 //! | `api` | what the OpenAPI document says of what these share |
 //! | [`error`] | [`QueryError`], and what it is in HTTP |
 //! | [`metrics`] | [`Metrics`] |
 
+mod adjust;
 mod admission;
 mod answer;
 mod api;

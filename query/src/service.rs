@@ -30,7 +30,7 @@ use crate::names::Names;
 use crate::read::{Reader, Sums};
 use crate::rejected::{self, Rejected};
 use crate::top::Shelf;
-use crate::{api, batch, bulk, days, event, imports, live, records, report, space, status, top, video, views};
+use crate::{adjust, api, batch, bulk, days, event, imports, live, records, report, space, status, top, video, views};
 
 /// The longest body about one thing, in bytes.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -111,6 +111,8 @@ pub struct QueryService {
     cache: Option<Arc<Cache>>,
     pub(crate) rendered: Option<Rendered>,
     pub(crate) rejected: Option<Arc<Rejected>>,
+    /// One adjustment is published at a time; those of other processes are kept apart by the log.
+    pub(crate) adjusting: tokio::sync::Mutex<()>,
     /// Who looks through logs for single events takes a thread and the log's time.
     searches: Arc<Semaphore>,
 }
@@ -141,6 +143,7 @@ impl QueryService {
             cache,
             rendered,
             rejected: None,
+            adjusting: tokio::sync::Mutex::default(),
             searches: Arc::new(Semaphore::new(SEARCHES_AT_ONCE)),
         }
     }
@@ -159,6 +162,11 @@ impl QueryService {
     /// Ends all streams, which would go on for ever; they notice within a second. For the start of a graceful shutdown.
     pub fn stop_streams(&self) {
         self.stopped.send_replace(true);
+    }
+
+    /// The fold's settings.
+    pub(crate) const fn settings(&self) -> &FoldSettings {
+        &self.settings
     }
 
     /// A place to look through the logs, held for as long as that goes on.
@@ -234,11 +242,17 @@ fn routes() -> OpenApiRouter<Arc<QueryService>> {
         .routes(routes!(rejected::letters::show))
         .routes(routes!(rejected::retry::retry))
         .routes(routes!(imports::show, imports::set))
+        .routes(routes!(adjust::show::one))
+        .routes(routes!(adjust::request::undo))
 }
 
 /// Those whose bodies are about many things.
 fn bulk_routes() -> OpenApiRouter<Arc<QueryService>> {
-    OpenApiRouter::new().routes(routes!(batch::answer)).routes(routes!(bulk::set)).layer(DefaultBodyLimit::max(MAX_BULK_BYTES))
+    OpenApiRouter::new()
+        .routes(routes!(batch::answer))
+        .routes(routes!(bulk::set))
+        .routes(routes!(adjust::show::list, adjust::request::create))
+        .layer(DefaultBodyLimit::max(MAX_BULK_BYTES))
 }
 
 /// Counts a request and how it was answered, also one that was answered before it reached a handler, and refuses too many of one client.

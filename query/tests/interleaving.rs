@@ -16,8 +16,8 @@ use futures_util::future::BoxFuture;
 use proptest::prelude::*;
 use query::read::Reader;
 use schemas::{
-    Bucket, CellKey, Checkpoint, Counts, Dimension, Entity, FoldSettings, KeyRecord, LogId, Millis, Minute, Offset, Row, Source, Stamp,
-    StoredRow, Tally, Tier,
+    AdjustmentEntry, AdjustmentPart, Bucket, CellKey, Checkpoint, Counts, Dimension, Entity, FoldSettings, KeyRecord, LogId, Millis,
+    Minute, Offset, PartEnd, Row, Source, Stamp, StoredRow, Tally, Tier,
 };
 
 /// A directory in memory where there is one: these tests ask what is read, not what outlives a crash.
@@ -162,6 +162,29 @@ impl CountStore for Busy {
     }
     fn commit_archive(&self, source: Source, change: ArchiveChange) -> BoxFuture<'_, Result<bool, StoreError>> {
         self.store.commit_archive(source, change)
+    }
+
+    fn create_adjustment(
+        &self,
+        entry: AdjustmentEntry,
+        parts: Arc<Vec<AdjustmentPart>>,
+    ) -> BoxFuture<'_, Result<AdjustmentEntry, StoreError>> {
+        self.store.create_adjustment(entry, parts)
+    }
+    fn read_adjustment(&self, id: String) -> BoxFuture<'_, Result<Option<AdjustmentEntry>, StoreError>> {
+        self.store.read_adjustment(id)
+    }
+    fn read_adjustments(&self, before: Option<(Millis, String)>, limit: usize) -> BoxFuture<'_, Result<Vec<AdjustmentEntry>, StoreError>> {
+        self.store.read_adjustments(before, limit)
+    }
+    fn read_adjustment_part(&self, plan: String, part: u32) -> BoxFuture<'_, Result<Option<AdjustmentPart>, StoreError>> {
+        self.store.read_adjustment_part(plan, part)
+    }
+    fn end_adjustment_part(&self, plan: String, part: u32, end: PartEnd) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.end_adjustment_part(plan, part, end)
+    }
+    fn read_adjustment_ends(&self, plan: String) -> BoxFuture<'_, Result<BTreeMap<u32, PartEnd>, StoreError>> {
+        self.store.read_adjustment_ends(plan)
     }
     fn failure(&self) -> Option<String> {
         self.store.failure()

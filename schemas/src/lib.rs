@@ -14,6 +14,7 @@
 //! | [`partition`] | which source an event goes to |
 //! | [`record`] | [`Record`]: what the log holds at one offset |
 //! | [`correction`] | adjustments and repairs, records that change counts on purpose |
+//! | [`adjustment`] | [`AdjustmentEntry`]: adjustments that people ask for, as the journal keeps them |
 //! | [`cell`] | [`CellKey`], [`Row`]: what is counted, and the stored form of a count |
 //! | [`checkpoint`] | [`Checkpoint`], [`FoldSettings`], [`Tally`]: how far a source has been folded |
 //! | [`dead_letter`] | [`DeadLetter`]: a refused event with its reason |
@@ -21,6 +22,7 @@
 //! | [`retry`] | [`Claim`]: refused events that are to be counted after all |
 //! | [`codec`] | the byte reader and writer under the stored forms |
 
+pub mod adjustment;
 pub mod bucket;
 pub mod cell;
 pub mod checkpoint;
@@ -38,6 +40,7 @@ pub mod retry;
 pub mod time;
 pub mod view_batch;
 
+pub use adjustment::{AdjustmentEntry, AdjustmentPart, PartEnd};
 pub use bucket::{Bucket, Minute, Tier};
 pub use cell::{CellKey, Counts, Dimension, Entity, Mark, Row, StoredRow};
 pub use checkpoint::{Checkpoint, FoldSettings, LogId, Tally};

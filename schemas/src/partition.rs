@@ -31,6 +31,13 @@ impl Partitioner {
     }
 }
 
+impl Partitioner {
+    /// The first of the sources that a video's events go to; all of them go there without spread.
+    pub fn home(&self, video: &str) -> Source {
+        Source(positive_murmur2(video.as_bytes()) % self.sources)
+    }
+}
+
 /// Kafka's default hash of a key, without its sign bit (`Utils.toPositive(Utils.murmur2(key))`).
 pub fn positive_murmur2(key: &[u8]) -> u32 {
     const M: u32 = 0x5bd1_e995;

@@ -81,6 +81,9 @@ mod tests {
             ("DELETE", "/v1/keys/{id}", one_of(&[Admin])),
             ("GET", "/v1/rejected", one_of(&[Read])),
             ("POST", "/v1/rejected/retry", one_of(&[Admin])),
+            ("GET", "/v1/adjustments", one_of(&[Read])),
+            ("POST", "/v1/adjustments", one_of(&[Admin])),
+            ("POST", "/v1/adjustments/{id}/undo", one_of(&[Admin])),
             // Methods that a route does not take, and routes that nobody knows yet.
             ("PUT", "/v1/events", one_of(&[Admin])),
             ("DELETE", "/v1/status", one_of(&[Admin])),

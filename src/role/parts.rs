@@ -106,6 +106,9 @@ impl Parts {
                 None => service,
             })
         });
+        if let Some(queries) = &queries {
+            tokio::spawn(QueryService::finish_adjustments(Arc::downgrade(queries)));
+        }
         let access_log = AccessLog(settings.access_log);
         let proxies = settings.trusted_proxies.as_slice().into();
         Ok(Self { role, backends, workers, collector, spool, queries, stopping: Arc::default(), access_log, keys, proxies, archive })

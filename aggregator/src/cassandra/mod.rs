@@ -14,6 +14,7 @@
 //! | `session`, `tls` | connecting; consistency, patience, data centre |
 //! | `statements` | the prepared statements |
 //! | `cells` | writing and reading cells, a partition at a time |
+//! | `adjustments` | the journal of adjustments |
 //! | `by_bucket` | hour and day cells once more, by bucket |
 //! | `keys` | who may do what |
 //! | `touched` | which days have changed after they were closed |
@@ -25,6 +26,7 @@
 //! Invariants: what was acknowledged was acknowledged by a quorum, and a read asks a quorum; no null is ever bound; a request that failed may
 //! be repeated.
 
+mod adjustments;
 mod archive;
 mod by_bucket;
 mod cells;
@@ -46,10 +48,11 @@ mod tls;
 mod touched;
 mod ttl;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use schemas::{CellKey, Checkpoint, FoldSettings, KeyRecord, LogId, Source, StoredRow};
+use schemas::{AdjustmentEntry, AdjustmentPart, CellKey, Checkpoint, FoldSettings, KeyRecord, LogId, Millis, PartEnd, Source, StoredRow};
 use scylla::client::session::Session;
 
 pub use migrate::migrate;
@@ -182,6 +185,34 @@ impl CountStore for CassandraStore {
 
     fn commit_archive(&self, source: Source, change: ArchiveChange) -> BoxFuture<'_, Result<bool, StoreError>> {
         Box::pin(async move { self.0.commit_archive(source, &change).await })
+    }
+
+    fn create_adjustment(
+        &self,
+        entry: AdjustmentEntry,
+        parts: Arc<Vec<AdjustmentPart>>,
+    ) -> BoxFuture<'_, Result<AdjustmentEntry, StoreError>> {
+        Box::pin(async move { self.0.create_adjustment(entry, &parts).await })
+    }
+
+    fn read_adjustment(&self, id: String) -> BoxFuture<'_, Result<Option<AdjustmentEntry>, StoreError>> {
+        Box::pin(async move { self.0.read_adjustment(&id).await })
+    }
+
+    fn read_adjustments(&self, before: Option<(Millis, String)>, limit: usize) -> BoxFuture<'_, Result<Vec<AdjustmentEntry>, StoreError>> {
+        Box::pin(async move { self.0.read_adjustments(before, limit).await })
+    }
+
+    fn read_adjustment_part(&self, plan: String, part: u32) -> BoxFuture<'_, Result<Option<AdjustmentPart>, StoreError>> {
+        Box::pin(async move { self.0.read_adjustment_part(&plan, part).await })
+    }
+
+    fn end_adjustment_part(&self, plan: String, part: u32, end: PartEnd) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move { self.0.end_adjustment_part(&plan, part, &end).await })
+    }
+
+    fn read_adjustment_ends(&self, plan: String) -> BoxFuture<'_, Result<BTreeMap<u32, PartEnd>, StoreError>> {
+        Box::pin(async move { self.0.read_adjustment_ends(&plan).await })
     }
 
     fn log_id(&self) -> LogId {

@@ -9,7 +9,7 @@
 //! Compression is the servers' default, LZ4: a day of minutes is one or two of its chunks.
 
 /// The newest schema that this program knows.
-pub(super) const VERSION: i32 = 4;
+pub(super) const VERSION: i32 = 5;
 /// The first that keeps hour and day cells by bucket too.
 pub(super) const BY_BUCKET: i32 = 2;
 
@@ -62,6 +62,7 @@ pub(super) fn step(to: i32, keyspace: &str, flavour: &Flavour) -> Vec<String> {
         2 => lists_and_announcements(keyspace, flavour),
         3 => keys(keyspace),
         4 => archive(keyspace),
+        5 => adjustments(keyspace),
         _ => Vec::new(),
     }
 }
@@ -151,6 +152,28 @@ fn archive(keyspace: &str) -> Vec<String> {
             PRIMARY KEY ((log, source), day, from_offset, hash)
          ) WITH comment = 'the files of the archive (day from 1970) and how far it reaches; changed by conditional writes alone'"
     )]
+}
+
+fn adjustments(keyspace: &str) -> Vec<String> {
+    vec![
+        format!(
+            "CREATE TABLE IF NOT EXISTS {keyspace}.adjustments (
+                log text, id text, entry text, PRIMARY KEY ((log, id))
+             ) WITH comment = 'counts that people have taken away or added: who, when, why, how much (JSON); the first of a name stays'"
+        ),
+        format!(
+            "CREATE TABLE IF NOT EXISTS {keyspace}.adjustments_by_time (
+                log text, created_at bigint, id text, PRIMARY KEY ((log), created_at, id)
+             ) WITH CLUSTERING ORDER BY (created_at DESC, id DESC)
+             AND comment = 'the names of adjustments by the time (Unix ms) in their entries; one that is not there was never made'"
+        ),
+        format!(
+            "CREATE TABLE IF NOT EXISTS {keyspace}.adjustment_parts (
+                log text, plan text, part int, changes text, taken text, left_out text, PRIMARY KEY ((log, plan), part)
+             ) WITH CLUSTERING ORDER BY (part ASC)
+             AND comment = 'what each record of an adjustment changes and whether it was taken (JSON); taken stands above left_out'"
+        ),
+    ]
 }
 
 #[cfg(test)]

@@ -39,6 +39,16 @@ pub(super) struct Statements {
     pub(super) change_archive: PreparedStatement,
     pub(super) add_archive_file: PreparedStatement,
     pub(super) drop_archive_file: PreparedStatement,
+    pub(super) create_adjustment: PreparedStatement,
+    pub(super) place_adjustment: PreparedStatement,
+    pub(super) read_adjustment: PreparedStatement,
+    pub(super) read_adjustment_serially: PreparedStatement,
+    pub(super) list_adjustments: PreparedStatement,
+    pub(super) write_adjustment_part: PreparedStatement,
+    pub(super) read_adjustment_part: PreparedStatement,
+    pub(super) take_adjustment_part: PreparedStatement,
+    pub(super) leave_adjustment_part: PreparedStatement,
+    pub(super) read_adjustment_ends: PreparedStatement,
 }
 
 impl Statements {
@@ -52,6 +62,12 @@ impl Statements {
         let prepare_change = async |cql: String| session.prepare(Statement::new(cql)).await.map_err(|error| Failure::from(error).error);
         let minutes = format!("SELECT minute, {COLUMNS} FROM {keyspace}.views_by_minute WHERE dimension = ? AND entity = ? AND day = ?");
         let rollups = format!("SELECT tier, through, bucket, {COLUMNS} FROM {keyspace}.views_rollup WHERE dimension = ? AND entity = ?");
+        let entry = format!("SELECT entry FROM {keyspace}.adjustments WHERE log = ? AND id = ?");
+        let mut read_adjustment_serially = prepare(entry.clone()).await?;
+        read_adjustment_serially.set_consistency(session::serial_read(datacenter));
+        let end = async |column: &str| {
+            prepare(format!("INSERT INTO {keyspace}.adjustment_parts (log, plan, part, {column}) VALUES (?, ?, ?, ?)")).await
+        };
         Ok(Self {
             write_minute: prepare(format!(
                 "INSERT INTO {keyspace}.views_by_minute (dimension, entity, day, minute, source, gross, valid, engaged, version, \
@@ -138,6 +154,26 @@ impl Statements {
             .await?,
             drop_archive_file: prepare_change(format!(
                 "DELETE FROM {keyspace}.archive WHERE log = ? AND source = ? AND day = ? AND from_offset = ? AND hash = ?"
+            ))
+            .await?,
+            create_adjustment: prepare(format!("INSERT INTO {keyspace}.adjustments (log, id, entry) VALUES (?, ?, ?) IF NOT EXISTS"))
+                .await?,
+            place_adjustment: prepare(format!("INSERT INTO {keyspace}.adjustments_by_time (log, created_at, id) VALUES (?, ?, ?)")).await?,
+            read_adjustment: prepare(entry).await?,
+            read_adjustment_serially,
+            list_adjustments: prepare(format!(
+                "SELECT created_at, id FROM {keyspace}.adjustments_by_time WHERE log = ? AND (created_at, id) < (?, ?) LIMIT ?"
+            ))
+            .await?,
+            write_adjustment_part: end("changes").await?,
+            read_adjustment_part: prepare(format!(
+                "SELECT changes FROM {keyspace}.adjustment_parts WHERE log = ? AND plan = ? AND part = ?"
+            ))
+            .await?,
+            take_adjustment_part: end("taken").await?,
+            leave_adjustment_part: end("left_out").await?,
+            read_adjustment_ends: prepare(format!(
+                "SELECT part, taken, left_out FROM {keyspace}.adjustment_parts WHERE log = ? AND plan = ?"
             ))
             .await?,
         })

@@ -9,6 +9,7 @@
 //! | [`open`] | the directory, the settings, what belongs to which log |
 //! | `table` | reading rows, and which of two stays: the higher stamp |
 //! | `write` | writing rows, in batches |
+//! | `adjustments` | the journal of adjustments |
 //! | `by_bucket` | hour and day cells once more, those of one bucket side by side |
 //! | `keys` | who may do what |
 //! | `archive` | what is archived |
@@ -21,6 +22,7 @@
 //! Invariants: what was acknowledged is on disk; what can be read is on disk; a row never gives way to a lower or an
 //! equal stamp, whoever writes; damage is an error that names what is damaged, never another number.
 
+mod adjustments;
 mod archive;
 mod by_bucket;
 mod expiry;
@@ -33,11 +35,12 @@ mod table;
 mod touched;
 mod write;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 
 use futures_util::future::BoxFuture;
-use schemas::{CellKey, Checkpoint, KeyRecord, LogId, Source, StoredRow};
+use schemas::{AdjustmentEntry, AdjustmentPart, CellKey, Checkpoint, KeyRecord, LogId, Millis, PartEnd, Source, StoredRow};
 use tokio::runtime::Handle;
 
 use open::Inner;
@@ -215,6 +218,34 @@ impl CountStore for EmbeddedStore {
 
     fn commit_archive(&self, source: Source, change: ArchiveChange) -> BoxFuture<'_, Result<bool, StoreError>> {
         self.blocking(move |store| store.commit_archive(source, &change))
+    }
+
+    fn create_adjustment(
+        &self,
+        entry: AdjustmentEntry,
+        parts: Arc<Vec<AdjustmentPart>>,
+    ) -> BoxFuture<'_, Result<AdjustmentEntry, StoreError>> {
+        self.blocking(move |store| store.create_adjustment(entry, &parts))
+    }
+
+    fn read_adjustment(&self, id: String) -> BoxFuture<'_, Result<Option<AdjustmentEntry>, StoreError>> {
+        self.blocking(move |store| store.read_adjustment(&id))
+    }
+
+    fn read_adjustments(&self, before: Option<(Millis, String)>, limit: usize) -> BoxFuture<'_, Result<Vec<AdjustmentEntry>, StoreError>> {
+        self.blocking(move |store| store.read_adjustments(before.as_ref(), limit))
+    }
+
+    fn read_adjustment_part(&self, plan: String, part: u32) -> BoxFuture<'_, Result<Option<AdjustmentPart>, StoreError>> {
+        self.blocking(move |store| store.read_adjustment_part(&plan, part))
+    }
+
+    fn end_adjustment_part(&self, plan: String, part: u32, end: PartEnd) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.blocking(move |store| store.end_adjustment_part(&plan, part, end))
+    }
+
+    fn read_adjustment_ends(&self, plan: String) -> BoxFuture<'_, Result<BTreeMap<u32, PartEnd>, StoreError>> {
+        self.blocking(move |store| store.read_adjustment_ends(&plan))
     }
 
     fn log_id(&self) -> LogId {

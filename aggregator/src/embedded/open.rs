@@ -63,6 +63,7 @@ pub(super) struct Inner {
     pub(super) imports: Keyspace,
     pub(super) keys: Keyspace,
     pub(super) archive: Keyspace,
+    pub(super) adjustments: Keyspace,
     pub(super) dir: PathBuf,
     pub(super) log_id: LogId,
     pub(super) failure: Failure,
@@ -121,6 +122,7 @@ impl Inner {
             imports: keyspace("imports")?,
             keys: keyspace("keys")?,
             archive: keyspace("archive")?,
+            adjustments: keyspace("adjustments")?,
             meta,
             dir: dir.clone(),
             log_id: log_id.clone(),
@@ -174,8 +176,18 @@ fn create(options: &StoreOptions, path: &Path) -> Result<(), StoreError> {
     let db = database(options, &aside, &Expiry::default())?;
     let made = (|| {
         let meta = keyspace(options, &db, "meta")?;
-        for name in ["views_by_minute", "views_rollup", "views_by_bucket", "checkpoints", "videos", "spaces", "imports", "keys", "archive"]
-        {
+        for name in [
+            "views_by_minute",
+            "views_rollup",
+            "views_by_bucket",
+            "checkpoints",
+            "videos",
+            "spaces",
+            "imports",
+            "keys",
+            "archive",
+            "adjustments",
+        ] {
             keyspace(options, &db, name)?;
         }
         let mut batch = db.batch().durability(Some(PersistMode::SyncAll));

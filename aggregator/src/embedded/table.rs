@@ -161,8 +161,22 @@ impl Inner {
 
     pub(super) fn compact(&self) -> Result<(), StoreError> {
         self.failure.check()?;
-        let Self { meta, views_by_minute, views_rollup, views_by_bucket, checkpoints, videos, spaces, imports, keys, archive, .. } = self;
-        let tables = [meta, views_by_minute, views_rollup, views_by_bucket, checkpoints, videos, spaces, imports, keys, archive];
+        let Self {
+            meta,
+            views_by_minute,
+            views_rollup,
+            views_by_bucket,
+            checkpoints,
+            videos,
+            spaces,
+            imports,
+            keys,
+            archive,
+            adjustments,
+            ..
+        } = self;
+        let tables =
+            [meta, views_by_minute, views_rollup, views_by_bucket, checkpoints, videos, spaces, imports, keys, archive, adjustments];
         tables
             .into_iter()
             .try_for_each(|table| {

@@ -67,6 +67,11 @@ impl Problem {
         self.status
     }
 
+    /// What is wrong, for people.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// The last part of its `type`.
     pub const fn kind(&self) -> &'static str {
         self.kind

@@ -1,5 +1,6 @@
 //! A store in which every entity has the counts of one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aggregator::archive::{ArchiveChange, Manifest};
@@ -7,7 +8,9 @@ use aggregator::{
     BucketPage, BucketRow, CountStore, EmbeddedStore, ImportProgress, Slice, SliceRow, SpaceInfo, StoreError, Touched, VideoInfo,
 };
 use futures_util::future::BoxFuture;
-use schemas::{CellKey, Checkpoint, Dimension, Entity, KeyRecord, LogId, Source, StoredRow};
+use schemas::{
+    AdjustmentEntry, AdjustmentPart, CellKey, Checkpoint, Dimension, Entity, KeyRecord, LogId, Millis, PartEnd, Source, StoredRow,
+};
 
 pub(crate) struct Same(pub(crate) EmbeddedStore);
 
@@ -70,6 +73,29 @@ impl CountStore for Same {
     }
     fn commit_archive(&self, source: Source, change: ArchiveChange) -> BoxFuture<'_, Result<bool, StoreError>> {
         self.0.commit_archive(source, change)
+    }
+
+    fn create_adjustment(
+        &self,
+        entry: AdjustmentEntry,
+        parts: Arc<Vec<AdjustmentPart>>,
+    ) -> BoxFuture<'_, Result<AdjustmentEntry, StoreError>> {
+        self.0.create_adjustment(entry, parts)
+    }
+    fn read_adjustment(&self, id: String) -> BoxFuture<'_, Result<Option<AdjustmentEntry>, StoreError>> {
+        self.0.read_adjustment(id)
+    }
+    fn read_adjustments(&self, before: Option<(Millis, String)>, limit: usize) -> BoxFuture<'_, Result<Vec<AdjustmentEntry>, StoreError>> {
+        self.0.read_adjustments(before, limit)
+    }
+    fn read_adjustment_part(&self, plan: String, part: u32) -> BoxFuture<'_, Result<Option<AdjustmentPart>, StoreError>> {
+        self.0.read_adjustment_part(plan, part)
+    }
+    fn end_adjustment_part(&self, plan: String, part: u32, end: PartEnd) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.0.end_adjustment_part(plan, part, end)
+    }
+    fn read_adjustment_ends(&self, plan: String) -> BoxFuture<'_, Result<BTreeMap<u32, PartEnd>, StoreError>> {
+        self.0.read_adjustment_ends(plan)
     }
     fn failure(&self) -> Option<String> {
         CountStore::failure(&self.0)

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use schemas::adjustment::is_journalled;
 use schemas::retry::{Note, Settled, is_retry};
 use schemas::{Claim, DeadLetter, EventHash, LetterId, Millis, Offset, Record, Source, Stage};
 
@@ -18,7 +19,7 @@ pub(super) struct Ledger {
     places: BTreeMap<Offset, Arc<str>>,
     letters: HashMap<LetterId, Arc<str>>,
     events: HashMap<(Source, EventHash), LetterId>,
-    /// Adjustments for claims that were not taken.
+    /// Adjustments of claims, and of people, that were not taken.
     refused: HashSet<(Source, Offset)>,
 }
 
@@ -119,7 +120,10 @@ impl Ledger {
         }
         if let Ok(letter) = DeadLetter::decode(payload)
             && letter.stage == Stage::Correct
-            && letter.original.bytes().is_some_and(|bytes| adjustment_reason(&bytes).is_some_and(|reason| is_retry(&reason)))
+            && letter
+                .original
+                .bytes()
+                .is_some_and(|bytes| adjustment_reason(&bytes).is_some_and(|reason| is_retry(&reason) || is_journalled(&reason)))
         {
             self.refused.insert((letter.source, letter.offset));
         }

@@ -19,7 +19,7 @@
 //! | `letters` | letters as they are shown: the list, and one of them |
 //! | `ask` | the body of a retry. Pure |
 //! | `retry` | the request that counts letters |
-//! | `settle` | how a claim is counted |
+//! | `settle` | how a claim is counted, or an adjustment published: once |
 
 mod ask;
 mod filter;
@@ -28,7 +28,7 @@ mod ledger;
 pub(crate) mod letters;
 mod reading;
 pub(crate) mod retry;
-mod settle;
+pub(crate) mod settle;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -68,6 +68,11 @@ impl Rejected {
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets how far the log has been searched for adjustments of a name.
+    pub(crate) fn forget(&self, name: &str) {
+        self.searched.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
     /// How letters stand. Blocks.

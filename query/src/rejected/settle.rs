@@ -1,4 +1,4 @@
-//! Counting a claim: by an adjustment of which one is taken, however many are appended and by whomever.
+//! Counting a claim, or publishing a part of an adjustment: by a record of which one is taken, however many are appended and by whomever.
 //!
 //! ```text
 //! the source's log:   from ........ P (checkpoint: so many adjustments taken) ........ o
@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Before one is appended, the log has been searched from the claim's beginning to a checkpoint, and no adjustment in it that names the
-//! claim was taken. The one appended says how many the checkpoint had: it is taken only if none was between, so not if another of this
+//! claim was taken (the same with a part: its name is how its reason begins). The one appended says how many the checkpoint had: it is taken only if none was between, so not if another of this
 //! claim was. Whether one was taken is known when a checkpoint has passed it: if not, there is a letter of it in the dead-letter log, which
 //! has it before the checkpoint is written. A sleeper who wakes with an old adjustment in hand is refused in the same way.
 
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use ingest::{LogError, ReadLimit};
 use schemas::retry::{Note, Settled};
-use schemas::{Checkpoint, Claim, NewRecord, Offset, RecordKind, correction};
+use schemas::{Checkpoint, Claim, NewRecord, Offset, RecordKind, Source, correction};
 
 use super::ledger::adjustment_reason;
 use super::{LETTERS, Rejected};
@@ -29,11 +29,41 @@ const LOOK: Duration = Duration::from_millis(50);
 /// The search of a source's log reads so much at once.
 const BATCH: ReadLimit = ReadLimit { records: 2_000, bytes: 8 * 1024 * 1024, patience: Duration::from_secs(2) };
 
-/// The adjustments that name a claim, up to an offset.
+/// An adjustment that is to be taken once: which it is, the beginning of its reason says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Once {
+    /// What the search is kept by.
+    pub(crate) name: String,
+    /// The source that it is appended to.
+    pub(crate) source: Source,
+    /// No copy of it lies before this offset.
+    pub(crate) from: Offset,
+    /// How the reasons of it begin, and of those that are searched for with it.
+    pub(crate) begins: String,
+    /// How its own begins, and no other's.
+    pub(crate) reason: String,
+}
+
+/// How an adjustment that is to be taken once stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stands {
+    /// No checkpoint has passed what it is waited for.
+    Waiting,
+    /// There was no time to tell.
+    Unfinished,
+    /// The log has given up records that would tell.
+    Unknown,
+    /// It counts: its record.
+    Taken(Offset),
+    /// By this checkpoint it does not. One that comes after as many adjustments as that has is taken once at most.
+    Free(Checkpoint),
+}
+
+/// The adjustments whose reasons begin in a way, up to an offset.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Searched {
     to: Option<Offset>,
-    found: Vec<Offset>,
+    found: Vec<(Offset, String)>,
 }
 
 /// How the counting of a claim ended.
@@ -66,32 +96,23 @@ impl QueryService {
     /// Counts a claim, until `deadline` at most.
     pub(super) async fn settle(&self, claim: &Claim, deadline: Instant) -> Result<Ended, QueryError> {
         let rejected = self.rejected()?;
+        let (id, reason) = (claim.id.clone(), claim.reason());
+        let once = Once { name: id.clone(), source: claim.source, from: claim.from, begins: reason.clone(), reason };
         // What was appended here and no checkpoint has passed.
         let mut appended: Option<Offset> = None;
         while Instant::now() < deadline {
-            let checkpoints = self.store.read_checkpoints().await?;
-            let checkpoint = checkpoints.into_iter().find_map(|(source, checkpoint)| (source == claim.source).then_some(checkpoint));
-            let passed = |checkpoint: &Checkpoint| appended.is_none_or(|offset| offset < checkpoint.next_offset);
-            let Some(checkpoint) = checkpoint.filter(passed) else {
-                tokio::time::sleep(LOOK).await;
-                continue;
-            };
-            // After the checkpoint was read: what it has passed and was refused, the dead-letter log has.
-            self.with_rejected(Rejected::catch_up).await?;
-            let Some(searched) = self.search(claim, checkpoint.next_offset, deadline).await? else { return Ok(Ended::Unknown) };
-            if searched.to < Some(checkpoint.next_offset) {
-                return Ok(Ended::Unfinished);
-            }
-            let is_refused = |offset| rejected.ledger().is_refused(claim.source, offset);
-            match next(&searched.found, is_refused, &checkpoint) {
-                Next::Counted(offset) => {
-                    let note = Note::Settled(Settled { claim: claim.id.clone(), offset });
+            match self.stands(&once, appended, deadline).await? {
+                Stands::Waiting => tokio::time::sleep(LOOK).await,
+                Stands::Unfinished => return Ok(Ended::Unfinished),
+                Stands::Unknown => return Ok(Ended::Unknown),
+                Stands::Taken(offset) => {
+                    let note = Note::Settled(Settled { claim: id.clone(), offset });
                     rejected.log.append(LETTERS, vec![NewRecord::new(RecordKind::Json, note.encode())]).await?;
-                    rejected.searched.lock().unwrap_or_else(PoisonError::into_inner).remove(&claim.id);
+                    rejected.forget(&id);
                     return Ok(Ended::Counted);
                 }
-                Next::Append { after } => {
-                    let payload = correction::encode(&claim.adjustment(after));
+                Stands::Free(checkpoint) => {
+                    let payload = correction::encode(&claim.adjustment(checkpoint.adjustments));
                     let record = NewRecord::new(RecordKind::Adjustment, payload);
                     appended = Some(self.log.append(claim.source, vec![record]).await?.first);
                 }
@@ -100,12 +121,33 @@ impl QueryService {
         Ok(Ended::Unfinished)
     }
 
-    /// Searches on for adjustments that name a claim, up to an offset if there is time. `None` if the log does not go back far enough.
-    async fn search(&self, claim: &Claim, to: Offset, deadline: Instant) -> Result<Option<Searched>, QueryError> {
+    /// How an adjustment stands by a checkpoint that has passed an offset, if there is one to wait for.
+    pub(crate) async fn stands(&self, once: &Once, passed: Option<Offset>, deadline: Instant) -> Result<Stands, QueryError> {
         let rejected = self.rejected()?;
-        let (source, from, id, reason) = (claim.source, claim.from, claim.id.clone(), claim.reason());
+        let checkpoints = self.store.read_checkpoints().await?;
+        let checkpoint = checkpoints.into_iter().find_map(|(source, checkpoint)| (source == once.source).then_some(checkpoint));
+        let has_passed = |checkpoint: &Checkpoint| passed.is_none_or(|offset| offset < checkpoint.next_offset);
+        let Some(checkpoint) = checkpoint.filter(has_passed) else { return Ok(Stands::Waiting) };
+        // After the checkpoint was read: what it has passed and was refused, the dead-letter log has.
+        self.with_rejected(Rejected::catch_up).await?;
+        let Some(searched) = self.search(once, checkpoint.next_offset, deadline).await? else { return Ok(Stands::Unknown) };
+        if searched.to < Some(checkpoint.next_offset) {
+            return Ok(Stands::Unfinished);
+        }
+        let of_it = |(offset, said): &(Offset, String)| said.starts_with(&once.reason).then_some(*offset);
+        let found: Vec<Offset> = searched.found.iter().filter_map(of_it).collect();
+        Ok(match next(&found, |offset| rejected.ledger().is_refused(once.source, offset), &checkpoint) {
+            Next::Counted(offset) => Stands::Taken(offset),
+            Next::Append { .. } => Stands::Free(checkpoint),
+        })
+    }
+
+    /// Searches on for adjustments, up to an offset if there is time. `None` if the log does not go back far enough.
+    async fn search(&self, once: &Once, to: Offset, deadline: Instant) -> Result<Option<Searched>, QueryError> {
+        let rejected = self.rejected()?;
+        let Once { name, source, from, begins, .. } = once.clone();
         self.with_log(move |log| {
-            let known = rejected.searched.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+            let known = rejected.searched.lock().unwrap_or_else(PoisonError::into_inner).get(&name).cloned();
             let mut searched = known.unwrap_or_default();
             let mut at = searched.to.unwrap_or(from);
             while at < to && Instant::now() < deadline {
@@ -113,8 +155,10 @@ impl QueryService {
                     if record.offset >= to {
                         return ControlFlow::Break(());
                     }
-                    if record.kind == RecordKind::Adjustment && adjustment_reason(record.payload).is_some_and(|said| said == reason) {
-                        searched.found.push(record.offset);
+                    if record.kind == RecordKind::Adjustment
+                        && let Some(said) = adjustment_reason(record.payload).filter(|said| said.starts_with(&begins))
+                    {
+                        searched.found.push((record.offset, said));
                     }
                     ControlFlow::Continue(())
                 });
@@ -127,7 +171,7 @@ impl QueryService {
                 };
             }
             searched.to = Some(at.max(from));
-            rejected.searched.lock().unwrap_or_else(PoisonError::into_inner).insert(id, searched.clone());
+            rejected.searched.lock().unwrap_or_else(PoisonError::into_inner).insert(name, searched.clone());
             Ok(Some(searched))
         })
         .await?
@@ -141,7 +185,7 @@ mod tests {
     use aggregator::fold::{Fold, FoldLimits};
     use proptest::prelude::*;
     use schemas::retry::Claimed;
-    use schemas::{FoldSettings, Millis, Record, Source, Stage};
+    use schemas::{FoldSettings, Millis, Record, Stage};
 
     use super::*;
 

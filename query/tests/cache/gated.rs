@@ -1,5 +1,6 @@
 //! A real store behind a gate: reads are counted, and wait or fail while the gate is not open.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -7,7 +8,7 @@ use aggregator::archive::{ArchiveChange, Manifest};
 use aggregator::{BucketPage, BucketRow, CountStore, ImportProgress, Slice, SliceRow, SpaceInfo, StoreError, Touched, VideoInfo};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use schemas::{CellKey, Checkpoint, KeyRecord, LogId, Source, StoredRow};
+use schemas::{AdjustmentEntry, AdjustmentPart, CellKey, Checkpoint, KeyRecord, LogId, Millis, PartEnd, Source, StoredRow};
 use tokio::sync::watch;
 
 /// What becomes of a read.
@@ -147,6 +148,29 @@ impl CountStore for Gated {
     }
     fn commit_archive(&self, source: Source, change: ArchiveChange) -> BoxFuture<'_, Result<bool, StoreError>> {
         self.store.commit_archive(source, change)
+    }
+
+    fn create_adjustment(
+        &self,
+        entry: AdjustmentEntry,
+        parts: Arc<Vec<AdjustmentPart>>,
+    ) -> BoxFuture<'_, Result<AdjustmentEntry, StoreError>> {
+        self.store.create_adjustment(entry, parts)
+    }
+    fn read_adjustment(&self, id: String) -> BoxFuture<'_, Result<Option<AdjustmentEntry>, StoreError>> {
+        self.store.read_adjustment(id)
+    }
+    fn read_adjustments(&self, before: Option<(Millis, String)>, limit: usize) -> BoxFuture<'_, Result<Vec<AdjustmentEntry>, StoreError>> {
+        self.store.read_adjustments(before, limit)
+    }
+    fn read_adjustment_part(&self, plan: String, part: u32) -> BoxFuture<'_, Result<Option<AdjustmentPart>, StoreError>> {
+        self.store.read_adjustment_part(plan, part)
+    }
+    fn end_adjustment_part(&self, plan: String, part: u32, end: PartEnd) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.end_adjustment_part(plan, part, end)
+    }
+    fn read_adjustment_ends(&self, plan: String) -> BoxFuture<'_, Result<BTreeMap<u32, PartEnd>, StoreError>> {
+        self.store.read_adjustment_ends(plan)
     }
     fn failure(&self) -> Option<String> {
         self.store.failure()

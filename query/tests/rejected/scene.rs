@@ -23,6 +23,7 @@ const LETTERS: Source = Source(0);
 
 pub(crate) struct Scene {
     pub(crate) backends: Backends,
+    pub(crate) services: [Arc<QueryService>; 2],
     workers: Option<Workers>,
     routers: [Router; 2],
     _dir: tempfile::TempDir,
@@ -40,22 +41,26 @@ pub(crate) fn event(id: &str, video: &str, ts: i64) -> Value {
 impl Scene {
     /// Two sources, each of which has one record: the tick of a source that was empty.
     pub(crate) async fn start() -> Self {
+        Self::with(FoldSettings { sources: 2, ..FoldSettings::default() }).await
+    }
+
+    /// The same by other rules.
+    pub(crate) async fn with(settings: FoldSettings) -> Self {
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let log = EmbeddedLog::open(&LogOptions::new(dir.path().join("views"), NonZeroU32::new(2).unwrap())).unwrap();
         let dead_letters = EmbeddedLog::open(&LogOptions::new(dir.path().join("rejected"), NonZeroU32::MIN)).unwrap();
         let store = EmbeddedStore::open(StoreOptions::new(dir.path().join("store"), log.id())).unwrap();
         let backends = Backends { log: Arc::new(log), dead_letters: Arc::new(dead_letters), store: Arc::new(store) };
-        let settings = FoldSettings { sources: 2, ..FoldSettings::default() };
         let service = || {
             let limits = QueryLimits { cache_bytes: 0, ..QueryLimits::default() };
             let service = QueryService::new(Arc::clone(&backends.store), Arc::clone(&backends.log), settings.clone(), limits);
-            let service = service.with_dead_letters(Arc::clone(&backends.dead_letters));
-            router(Arc::new(service)).fallback(not_found)
+            Arc::new(service.with_dead_letters(Arc::clone(&backends.dead_letters)))
         };
-        let routers = [service(), service()];
+        let services = [service(), service()];
+        let routers = services.clone().map(|service| router(service).fallback(not_found));
         let options = OwnerOptions { flush_interval: Duration::from_millis(20), ..OwnerOptions::default() };
         let workers = Workers::start(&backends, backends.log.join().unwrap(), &settings, options, 2, &Handle::current()).unwrap();
-        let scene = Self { backends, workers: Some(workers), routers, _dir: dir };
+        let scene = Self { backends, services, workers: Some(workers), routers, _dir: dir };
         let ticked = async {
             while (0..2).any(|source| scene.backends.log.ends(Source(source)).unwrap().end.0 == 0) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
