@@ -1,4 +1,4 @@
-//! Adjustments that were interrupted are finished by whatever server there is: it looks at its start, and then each minute.
+//! Adjustments that were interrupted are finished by whatever server there is: it looks at its start, and then several times a minute.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -9,18 +9,17 @@ use super::publish::begin;
 use crate::error::QueryError;
 use crate::service::QueryService;
 
-const EVERY: Duration = Duration::from_secs(60);
+const EVERY: Duration = Duration::from_secs(20);
 /// So many of the last adjustments are looked at.
 const LOOKS_AT: usize = 100;
 /// One whose last part ended later is believed to be in somebody's hands. What is believed costs no more than a record that is refused.
-const FRESH_MS: i64 = 75_000;
-/// At the start it may have been this very server's.
-const FRESH_AT_START_MS: i64 = 2_000;
+const FRESH_MS: i64 = 30_000;
 
 impl QueryService {
     /// Finishes adjustments that were interrupted, for as long as the service is there.
     pub async fn finish_adjustments(service: Weak<Self>) {
-        let mut fresh_ms = FRESH_AT_START_MS;
+        // At the start it may have been this very server's.
+        let mut fresh_ms = 0;
         while let Some(service) = service.upgrade() {
             if service.rejected.is_some()
                 && let Err(error) = finish(&service, fresh_ms).await

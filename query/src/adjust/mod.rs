@@ -11,7 +11,7 @@
 //! had. If another adjustment came between, the source refuses it; until then its closed cells only grow. So no cell falls below zero.
 //!
 //! The journal has an adjustment with all its parts before the first is published. Whoever finds one that has not ended (the request sent
-//! again, a server that looks each minute) goes on where it broke off: what of a part is in the log, and was taken, the log itself says.
+//! again, a server that looks several times a minute) goes on where it broke off: what of a part is in the log, and was taken, the log itself says.
 //!
 //! | module | holds |
 //! |---|---|

@@ -119,7 +119,7 @@ pub(super) fn begin(service: &Arc<QueryService>, entry: &AdjustmentEntry) -> tok
     tokio::spawn(async move {
         let done = service.publish(&entry).await;
         if let Err(error) = &done {
-            tracing::warn!(adjustment = entry.id, %error, "an adjustment was interrupted; it is gone on with within two minutes");
+            tracing::warn!(adjustment = entry.id, %error, "an adjustment was interrupted; it is gone on with within a minute");
         }
         done
     })
