@@ -4,6 +4,8 @@
 #![cfg(feature = "cassandra")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
+#[cfg(feature = "kafka")]
+mod adjusted;
 mod cached;
 #[path = "../simulation/dice.rs"]
 #[allow(

@@ -77,13 +77,13 @@ impl Inner {
 }
 
 fn entry_key(id: &str) -> Vec<u8> {
-    [&[b'e'], id.as_bytes()].concat()
+    [b"e", id.as_bytes()].concat()
 }
 
 fn time_key(at: Millis, id: &str) -> Vec<u8> {
     // The sign bit turned, so that bytes sort as numbers do.
     let at = at.0.cast_unsigned() ^ (1 << 63);
-    [&[b't'], &at.to_be_bytes()[..], id.as_bytes()].concat()
+    [b"t", &at.to_be_bytes()[..], id.as_bytes()].concat()
 }
 
 fn plan_prefix(kind: u8, plan: &str) -> Vec<u8> {

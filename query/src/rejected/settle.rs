@@ -56,7 +56,7 @@ pub(crate) enum Stands {
     /// It counts: its record.
     Taken(Offset),
     /// By this checkpoint it does not. One that comes after as many adjustments as that has is taken once at most.
-    Free(Checkpoint),
+    Free(Box<Checkpoint>),
 }
 
 /// The adjustments whose reasons begin in a way, up to an offset.
@@ -138,7 +138,7 @@ impl QueryService {
         let found: Vec<Offset> = searched.found.iter().filter_map(of_it).collect();
         Ok(match next(&found, |offset| rejected.ledger().is_refused(once.source, offset), &checkpoint) {
             Next::Counted(offset) => Stands::Taken(offset),
-            Next::Append { .. } => Stands::Free(checkpoint),
+            Next::Append { .. } => Stands::Free(Box::new(checkpoint)),
         })
     }
 

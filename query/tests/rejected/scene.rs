@@ -23,6 +23,7 @@ const LETTERS: Source = Source(0);
 
 pub(crate) struct Scene {
     pub(crate) backends: Backends,
+    #[allow(dead_code, reason = "another test needs it")]
     pub(crate) services: [Arc<QueryService>; 2],
     workers: Option<Workers>,
     routers: [Router; 2],
