@@ -70,6 +70,58 @@ fn an_archive_that_a_server_keeps_is_the_log_also_after_a_kill() {
     assert_eq!(code, Some(0), "{said}");
 }
 
+#[cfg(all(feature = "kafka", feature = "cassandra"))]
+#[test]
+fn on_kafka_and_cassandra_two_archivers_of_which_one_is_killed_keep_one_archive() {
+    if test_servers::skipped() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let settings = [
+        ("--kafka-brokers", test_servers::kafka().bootstrap()),
+        ("--kafka-topic", "archived".to_owned()),
+        ("--cassandra-nodes", test_servers::cassandra().contact()),
+        ("--cassandra-keyspace", "archived".to_owned()),
+        ("--replication", "1".to_owned()),
+        ("--sources", "2".to_owned()),
+        ("--archive", dir.path().display().to_string()),
+        ("--archive-every", "1s".to_owned()),
+    ];
+    let settings: Vec<String> = settings.into_iter().flat_map(|(key, value)| [key.to_owned(), value]).collect();
+    let args = |command: &[&'static str]| command.iter().copied().chain(settings.iter().map(String::as_str)).collect::<Vec<_>>();
+    let migrated = output(&args(&["migrate"]));
+    assert!(migrated.status.success(), "{}", text(&migrated));
+    let start = |role: &'static str| {
+        let server = Server::of(&args(&[role]));
+        server.await_ready();
+        server
+    };
+    let (collect, mut first, mut second) = (start("collect"), start("archive"), start("archive"));
+    let mut sent = 0;
+    let mut send = |enough: &dyn Fn() -> bool| {
+        await_some("events are archived", || {
+            collect.post(&(sent..sent + 20).map(event).collect::<Vec<_>>());
+            sent += 20;
+            std::thread::sleep(Duration::from_millis(100));
+            enough().then_some(())
+        });
+    };
+    let rows = |server: &Server| server.metric("tallymark_archive_rows_total");
+    send(&|| rows(&first) + rows(&second) >= 100.0);
+    first.kill();
+    let before = rows(&second);
+    send(&|| rows(&second) >= before + 100.0);
+    assert!(second.stop().success());
+    let verified = output(&args(&["archive", "verify"]));
+    assert!(verified.status.success() && text(&verified).contains("Yes: the archive is the log."), "{}", text(&verified));
+    let forgot = output(&args(&["archive", "forget-viewer", "viewer-1"]));
+    assert!(forgot.status.success(), "{}", text(&forgot));
+    let verified = output(&args(&["archive", "verify", "--json"]));
+    let found: Value = serde_json::from_str(&String::from_utf8_lossy(&verified.stdout)).unwrap();
+    let forgotten: u64 = found["sources"].as_array().unwrap().iter().map(|source| source["found"]["forgotten"].as_u64().unwrap()).sum();
+    assert!(found["sound"] == json!(true) && forgotten > 20, "{found}");
+}
+
 #[test]
 fn a_bucket_holds_an_archive_as_a_directory_does() {
     if test_servers::skipped() {
