@@ -276,6 +276,14 @@ mod tests {
     }
 
     #[test]
+    fn a_last_piece_that_makes_many_parts_makes_all_of_them() {
+        let body = vec![b' '; 10 * PART_BYTES + 1];
+        for coding in BOTH {
+            assert!(decoded(coding, &encoded(coding, &body), PIECE_BYTES).unwrap() == body, "{coding:?}");
+        }
+    }
+
+    #[test]
     fn a_body_that_is_cut_damaged_empty_or_followed_by_more_is_none() {
         for coding in BOTH {
             let whole = encoded(coding, b"{\"event_id\":\"e\"}");

@@ -211,6 +211,17 @@ mod tests {
     }
 
     #[test]
+    fn events_that_one_quota_refuses_are_counted_for_no_other() {
+        let (meters, now) = meters((0, 100), (0, 10));
+        let a = caller(Some(("a", None)), "10.0.0.1");
+        meters.events(&a, 10, now).unwrap();
+        assert_eq!(violated(meters.events(&a, 50, now)), "address-events");
+        let mut headers = HeaderMap::new();
+        meters.tell(&a, now, &mut headers);
+        assert_eq!(headers[LIMIT], "\"key-events\";r=90;t=1, \"address-events\";r=0;t=1");
+    }
+
+    #[test]
     fn a_keys_own_limit_goes_before_the_common_one() {
         let (meters, now) = meters((0, 10), (0, 0));
         let own = caller(Some(("own", Some(1_000))), "10.0.0.1");

@@ -76,6 +76,33 @@ fn what_was_being_sent_is_in_doubt_afterwards_and_goes_first() {
 }
 
 #[test]
+fn what_a_failed_write_left_of_a_note_does_not_shift_those_that_follow() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = filled(dir.path(), 2);
+    let (first, _) = next(&mut spool, 1);
+    spool.sending(&first, 10).unwrap();
+    OpenOptions::new().append(true).open(ledger_path(dir.path(), 1)).unwrap().write_all(&[7; 3]).unwrap();
+    let (second, _) = next(&mut spool, 1);
+    spool.sending(&second, 20).unwrap();
+    spool.done(&first, 30).unwrap();
+    drop(spool);
+    let (mut spool, found) = open(dir.path());
+    assert_eq!(found.events, 1);
+    let parcel = spool.next(9, usize::MAX).unwrap().unwrap();
+    assert_eq!((parcel.batch.doubt_since_ms, parcel.batch.body), (Some(20), b"event 1\n".to_vec()));
+}
+
+#[test]
+fn what_comes_in_doubt_to_the_spool_is_so_for_the_next_process_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = filled(dir.path(), 1);
+    spool.append(&Batch { doubt_since_ms: Some(40), ..batch(1) }).unwrap();
+    drop(spool);
+    let parcel = open(dir.path()).0.next(9, usize::MAX).unwrap().unwrap();
+    assert_eq!((parcel.batch.doubt_since_ms, parcel.batch.body), (Some(40), b"event 1\n".to_vec()));
+}
+
+#[test]
 fn what_is_given_back_keeps_its_place_and_its_first_doubt() {
     let dir = tempfile::tempdir().unwrap();
     let mut spool = filled(dir.path(), 3);
