@@ -16,11 +16,13 @@ use axum::http::{Request, Response, StatusCode, header};
 use collect_rig::{Answer, IN_FLIGHT, Rig, event, rig, rig_of, small};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use gated::Gated;
 use ingest::collect::Limits;
 use ingest::collect::enrich::{AddressForm, Enrichment};
 use ingest::collect::quota::{PerSecond, Quotas};
-use ingest::{CallerKey, ClientAddress};
+use ingest::{CallerKey, ClientAddress, EventLog};
 use schemas::partition::Partitioner;
 use schemas::view_batch::Writer;
 use schemas::{Millis, RecordKind, Source, json};
@@ -264,24 +266,61 @@ async fn a_source_that_does_not_answer_holds_up_only_what_is_for_it() {
         line + &" ".repeat(padding)
     };
     gate.hold(Source(0));
-    // Each holds 20,000 bytes of 131,072: the fifth would make it more than three quarters.
-    let mut waiting = Vec::new();
-    for nth in 1..=4 {
-        waiting.push(sending(&rig, ndjson().body(of(0, 20_000).into()).unwrap()));
-        gate.until_waiting(nth).await;
+    // Each holds 20,000 bytes of 131,072: four wait, and one more would make it more than three quarters.
+    let send = |_| sending(&rig, ndjson().body(of(0, 20_000).into()).unwrap());
+    let mut sent: FuturesUnordered<_> = (0..6).map(send).collect();
+    for _ in 0..2 {
+        let refused = sent.next().await.unwrap().unwrap();
+        assert_eq!((refused.status(), &refused.headers()["retry-after"]), (StatusCode::SERVICE_UNAVAILABLE, &"1".parse().unwrap()));
     }
-    let refused = rig.post("", NDJSON, of(0, 20_000)).await;
-    refused.is_problem(503, "unavailable");
-    assert_eq!(refused.retry_after.as_deref(), Some("1"));
-    assert_eq!(rig.metric("collect_requests_limited_total{limit=\"source\"}"), 1);
+    assert_eq!(rig.metric("collect_requests_limited_total{limit=\"source\"}"), 2);
     for source in 1..4 {
         assert_eq!(rig.post("", NDJSON, of(source, 20_000)).await.status, StatusCode::ACCEPTED);
     }
     gate.release();
-    for answer in waiting {
-        assert_eq!(answer.await.unwrap().status(), StatusCode::ACCEPTED);
+    while let Some(answer) = sent.next().await {
+        assert_eq!(answer.unwrap().status(), StatusCode::ACCEPTED);
     }
     assert_eq!(rig.post("", NDJSON, of(0, 20_000)).await.status, StatusCode::ACCEPTED);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_a_source_goes_to_it_as_few_records_and_each_request_is_told_of_its_own() {
+    let gate = Gated::new();
+    let rig = rig_of(Limits::default(), 64 << 20, NonZeroU32::MIN, Enrichment::default(), |log| gate.around(log));
+    (0..4).for_each(|source| gate.hold(Source(source)));
+    let send = |request: u32, path: &str| {
+        let body = [lines(request * 10..request * 10 + 10), "no event\n".to_owned()].concat();
+        sending(&rig, ndjson().uri(path).body(body.into()).unwrap())
+    };
+    let mut sent: Vec<_> = (0..100).map(|request| send(request, "/v1/events")).collect();
+    sent.extend((100..110).map(|request| send(request, "/v1/events?historical=true")));
+    rig.until_metric("collect_events_rejected_total{reason=\"bad_json\"}", |count| count == 110).await;
+    gate.release();
+    for answer in sent {
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status(), StatusCode::ACCEPTED);
+        let answer: Value = serde_json::from_slice(&axum::body::to_bytes(answer.into_body(), 10_000).await.unwrap()).unwrap();
+        assert_eq!((&answer["accepted"], &answer["rejected_total"]), (&10.into(), &1.into()));
+    }
+    assert_eq!(logged(&rig).len(), 1_100);
+    assert_eq!(rig.lines().into_iter().filter(|(_, historical, _)| *historical).count(), 100);
+    // Of each source and sort two that found nobody before them, one that gathered, and whoever was late.
+    let records: u64 = (0..4).map(|source| rig.log.ends(Source(source)).unwrap().end.0).sum();
+    assert!(records < 40, "{records} records");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_that_fails_fails_for_all_that_have_a_part_in_it_and_the_next_goes_on() {
+    let gate = Gated::new();
+    let rig = rig_of(Limits::default(), 64 << 20, NonZeroU32::MIN, Enrichment::default(), |log| gate.around(log));
+    let send = |_| sending(&rig, ndjson().body(lines(0..1).into()).unwrap());
+    for status in [StatusCode::SERVICE_UNAVAILABLE, StatusCode::ACCEPTED, StatusCode::SERVICE_UNAVAILABLE, StatusCode::ACCEPTED] {
+        gate.away(status == StatusCode::SERVICE_UNAVAILABLE);
+        for answer in (0..20).map(send).collect::<Vec<_>>() {
+            assert_eq!(answer.await.unwrap().status(), status);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

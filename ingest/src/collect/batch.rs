@@ -10,6 +10,7 @@
 //! Pure. Members of an event that are not its fields go to the log as they came. A good event costs no allocation beyond the
 //! growth of its record.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use schemas::partition::Partitioner;
@@ -20,6 +21,7 @@ use thiserror::Error;
 
 use super::body::{self, Fault, Form};
 use super::enrich::Edge;
+use super::request::Content;
 
 /// A record is cut before it grows beyond this, so that it fits a Kafka message (1 MB by default) with room for its headers.
 /// A raw event is shorter.
@@ -66,6 +68,11 @@ impl RejectedEvents {
         self.by_reason.values().sum()
     }
 
+    /// Refuses one that has no room in a record.
+    pub(super) fn too_large(&mut self, index: usize) {
+        self.push(index, EVENT_TOO_LARGE, || format!("the event has no room in a record of {MAX_RECORD_BYTES} bytes"));
+    }
+
     fn push(&mut self, index: usize, reason: &'static str, detail: impl FnOnce() -> String) {
         *self.by_reason.entry(reason).or_default() += 1;
         if self.shown.len() < MAX_REJECTED_SHOWN {
@@ -102,60 +109,126 @@ pub enum Refused {
     },
 }
 
-/// Sorts the events of a JSON `body` out: at most `max_events`, each touched by the collector's `edge`.
-///
-/// # Errors
-/// If the body's frame is broken or it has too many events; then nothing of it is to be appended.
-pub fn sort_out(form: Form, body: &[u8], partitioner: &Partitioner, max_events: usize, edge: &Edge) -> Result<Batch, Refused> {
-    let mut lots = Lots::new(partitioner, edge);
-    for (index, raw) in body::events(form, body)?.enumerate() {
-        let raw = raw?;
-        if index >= max_events {
-            return Err(Refused::TooManyEvents { limit: max_events });
-        }
-        if raw.len() >= MAX_RECORD_BYTES {
-            // Before it is decoded: the message of a refusal is made by a parser that takes many times the event's size.
-            let (bytes, most) = (raw.len(), MAX_RECORD_BYTES - 1);
-            lots.rejected.push(index, EVENT_TOO_LARGE, || format!("the event has {bytes} bytes; it may have {most}"));
-            continue;
-        }
-        match json::decode_noting(raw) {
-            Ok(noted) => {
-                let others = if noted.has_others { json::others_except(raw, edge.reserved()) } else { None };
-                lots.add(index, noted.event, others.as_deref());
-            }
-            Err(rejection) => lots.refuse(index, rejection),
-        }
-    }
-    Ok(lots.into_batch())
-}
-
-/// Sorts the events of a columnar `body` out, each to its own source: at most `max_events`, each touched by the collector's `edge`.
+/// Sorts the events of a `body` out into records: at most `max_events`, each to its own source and touched by the collector's `edge`.
 ///
 /// # Errors
 /// If the body's structure is broken or it has too many events; then nothing of it is to be appended.
-pub fn sort_out_batch(body: &[u8], partitioner: &Partitioner, max_events: usize, edge: &Edge) -> Result<Batch, Refused> {
-    let batch = ViewBatch::read(body).map_err(Refused::Batch)?;
-    if batch.len() > max_events {
-        return Err(Refused::TooManyEvents { limit: max_events });
-    }
-    let mut lots = Lots::new(partitioner, edge);
-    for (index, whole) in batch.events().enumerate() {
-        match whole {
-            Ok(whole) => lots.add(index, whole.event, edge.checked(whole.others).as_deref()),
-            Err(rejection) => lots.refuse(index, rejection),
-        }
-    }
-    Ok(lots.into_batch())
+pub fn sort_out(content: Content, body: &[u8], partitioner: &Partitioner, max_events: usize, edge: &Edge) -> Result<Batch, Refused> {
+    let mut by_source: Vec<Option<Box<Lot>>> = Vec::new();
+    by_source.resize_with(usize::try_from(partitioner.sources.get()).unwrap_or(usize::MAX), || None);
+    let mut judge = Judge::new(partitioner, edge, |placed: Placed<'_>| {
+        // The partitioner names only sources that there are.
+        let lot = usize::try_from(placed.source.0).ok().and_then(|source| by_source.get_mut(source));
+        lot.map_or(Ok(()), |lot| lot.get_or_insert_default().push(&placed.event, placed.others.as_deref()))
+    });
+    judge.judge(content, body, max_events)?;
+    let rejected = judge.rejected;
+    let lots = (0..).map(Source).zip(by_source).filter_map(|(source, lot)| lot?.into_append(source, edge.historical()));
+    Ok(Batch { appends: lots.collect(), rejected })
 }
 
-/// What has been sorted out so far.
-struct Lots<'a> {
-    partitioner: &'a Partitioner,
+/// The good events of a `body`, by source, and its refused ones; as [`sort_out`] would have them.
+///
+/// # Errors
+/// As for [`sort_out`].
+pub(super) fn place<'a>(
+    content: Content,
+    body: &'a [u8],
+    partitioner: &Partitioner,
+    max_events: usize,
     edge: &'a Edge,
-    /// By source; none for one that has no event.
-    by_source: Vec<Option<Box<Lot>>>,
+) -> Result<(Vec<Placed<'a>>, RejectedEvents), Refused> {
+    let mut all = Vec::new();
+    let mut judge = Judge::new(partitioner, edge, |placed| {
+        all.push(placed);
+        Ok(())
+    });
+    judge.judge(content, body, max_events)?;
+    let rejected = judge.rejected;
+    // In order within a source.
+    all.sort_by_key(|placed| placed.source);
+    Ok((all, rejected))
+}
+
+/// A good event, and where it goes.
+pub(super) struct Placed<'a> {
+    pub(super) source: Source,
+    /// Its place among the request's events.
+    pub(super) index: usize,
+    pub(super) event: Event<'a>,
+    pub(super) others: Option<Cow<'a, str>>,
+}
+
+/// Judges events one by one and hands the good ones on.
+struct Judge<'p, 'a, T> {
+    partitioner: &'p Partitioner,
+    edge: &'a Edge,
+    take: T,
     rejected: RejectedEvents,
+}
+
+impl<'p, 'a, T: FnMut(Placed<'a>) -> Result<(), Full>> Judge<'p, 'a, T> {
+    fn new(partitioner: &'p Partitioner, edge: &'a Edge, take: T) -> Self {
+        Self { partitioner, edge, take, rejected: RejectedEvents::default() }
+    }
+
+    fn judge(&mut self, content: Content, body: &'a [u8], max_events: usize) -> Result<(), Refused> {
+        match content {
+            Content::Json(form) => self.judge_json(form, body, max_events),
+            Content::ViewBatch => self.judge_batch(body, max_events),
+        }
+    }
+
+    fn judge_json(&mut self, form: Form, body: &'a [u8], max_events: usize) -> Result<(), Refused> {
+        for (index, raw) in body::events(form, body)?.enumerate() {
+            let raw = raw?;
+            if index >= max_events {
+                return Err(Refused::TooManyEvents { limit: max_events });
+            }
+            if raw.len() >= MAX_RECORD_BYTES {
+                // Before it is decoded: the message of a refusal is made by a parser that takes many times the event's size.
+                let (bytes, most) = (raw.len(), MAX_RECORD_BYTES - 1);
+                self.rejected.push(index, EVENT_TOO_LARGE, || format!("the event has {bytes} bytes; it may have {most}"));
+                continue;
+            }
+            match json::decode_noting(raw) {
+                Ok(noted) => {
+                    let others = if noted.has_others { json::others_except(raw, self.edge.reserved()) } else { None };
+                    self.good(index, noted.event, others.map(Cow::Owned));
+                }
+                Err(rejection) => self.bad(index, rejection),
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_batch(&mut self, body: &'a [u8], max_events: usize) -> Result<(), Refused> {
+        let batch = ViewBatch::read(body).map_err(Refused::Batch)?;
+        if batch.len() > max_events {
+            return Err(Refused::TooManyEvents { limit: max_events });
+        }
+        for (index, whole) in batch.events().enumerate() {
+            match whole {
+                Ok(whole) => self.good(index, whole.event, self.edge.checked(whole.others)),
+                Err(rejection) => self.bad(index, rejection),
+            }
+        }
+        Ok(())
+    }
+
+    fn good(&mut self, index: usize, mut event: Event<'a>, others: Option<Cow<'a, str>>) {
+        // By the event as it was sent: a retry must come to the same source, whatever the edge makes of it then.
+        let source = self.partitioner.source(&event);
+        self.edge.touch(&mut event);
+        let others = self.edge.others(others);
+        if (self.take)(Placed { source, index, event, others }).is_err() {
+            self.rejected.too_large(index);
+        }
+    }
+
+    fn bad(&mut self, index: usize, rejection: Rejection) {
+        self.rejected.push(index, rejection.reason.as_str(), || rejection.detail);
+    }
 }
 
 /// The records of one source while they grow.
@@ -164,36 +237,6 @@ struct Lot {
     full: Vec<Vec<u8>>,
     last: Writer,
     events: u64,
-}
-
-impl<'a> Lots<'a> {
-    fn new(partitioner: &'a Partitioner, edge: &'a Edge) -> Self {
-        let mut by_source = Vec::new();
-        by_source.resize_with(usize::try_from(partitioner.sources.get()).unwrap_or(usize::MAX), || None);
-        Self { partitioner, edge, by_source, rejected: RejectedEvents::default() }
-    }
-
-    fn add(&mut self, index: usize, mut event: Event<'_>, others: Option<&str>) {
-        // By the event as it was sent: a retry must come to the same source, whatever the edge makes of it then.
-        let Source(source) = self.partitioner.source(&event);
-        self.edge.touch(&mut event);
-        let others = self.edge.others(others);
-        // The partitioner names only sources that there are.
-        let Some(lot) = usize::try_from(source).ok().and_then(|source| self.by_source.get_mut(source)) else { return };
-        if lot.get_or_insert_default().push(&event, others.as_deref()).is_err() {
-            self.rejected.push(index, EVENT_TOO_LARGE, || format!("the event has no room in a record of {MAX_RECORD_BYTES} bytes"));
-        }
-    }
-
-    fn refuse(&mut self, index: usize, rejection: Rejection) {
-        self.rejected.push(index, rejection.reason.as_str(), || rejection.detail);
-    }
-
-    fn into_batch(self) -> Batch {
-        let historical = self.edge.historical();
-        let lots = (0..).map(Source).zip(self.by_source).filter_map(|(source, lot)| lot?.into_append(source, historical));
-        Batch { appends: lots.collect(), rejected: self.rejected }
-    }
 }
 
 impl Lot {
@@ -234,7 +277,7 @@ mod tests {
     }
 
     fn sorted(form: Form, body: &str) -> Batch {
-        sort_out(form, body.as_bytes(), &partitioner(4), 1_000, &Edge::plain(false)).unwrap()
+        sort_out(Content::Json(form), body.as_bytes(), &partitioner(4), 1_000, &Edge::plain(false)).unwrap()
     }
 
     /// Every event that is to be appended, as its JSON, by source.
@@ -271,9 +314,9 @@ mod tests {
 
     #[test]
     fn the_historical_mark_is_on_every_record() {
-        let batch = sort_out(Form::Ndjson, event("e").as_bytes(), &partitioner(1), 9, &Edge::plain(true)).unwrap();
+        let batch = sort_out(Content::Json(Form::Ndjson), event("e").as_bytes(), &partitioner(1), 9, &Edge::plain(true)).unwrap();
         assert!(batch.appends[0].records.iter().all(|record| record.historical && record.kind == RecordKind::ViewBatch));
-        let batch = sort_out_batch(&batch.appends[0].records[0].payload, &partitioner(1), 9, &Edge::plain(true)).unwrap();
+        let batch = sort_out(Content::ViewBatch, &batch.appends[0].records[0].payload, &partitioner(1), 9, &Edge::plain(true)).unwrap();
         assert!(batch.appends[0].records.iter().all(|record| record.historical && record.kind == RecordKind::ViewBatch));
     }
 
@@ -303,12 +346,12 @@ mod tests {
     fn too_many_events_and_a_broken_frame_refuse_the_whole_body() {
         let many = format!("[{},{},{}]", event("a"), event("b"), event("c"));
         assert_eq!(
-            sort_out(Form::Json, many.as_bytes(), &partitioner(1), 2, &Edge::plain(false)),
+            sort_out(Content::Json(Form::Json), many.as_bytes(), &partitioner(1), 2, &Edge::plain(false)),
             Err(Refused::TooManyEvents { limit: 2 })
         );
-        assert!(sort_out(Form::Json, many.as_bytes(), &partitioner(1), 3, &Edge::plain(false)).is_ok());
+        assert!(sort_out(Content::Json(Form::Json), many.as_bytes(), &partitioner(1), 3, &Edge::plain(false)).is_ok());
         assert!(matches!(
-            sort_out(Form::Json, many.replace(']', ",]").as_bytes(), &partitioner(1), 9, &Edge::plain(false)),
+            sort_out(Content::Json(Form::Json), many.replace(']', ",]").as_bytes(), &partitioner(1), 9, &Edge::plain(false)),
             Err(Refused::Frame(Fault { .. }))
         ));
     }
@@ -322,13 +365,16 @@ mod tests {
         let payload = writer.finish();
         let at = payload.windows(3).rposition(|id| id == b"two").unwrap();
         let damaged = [&payload[..at], b"t\x07o", &payload[at + 3..]].concat();
-        let batch = sort_out_batch(&damaged, &partitioner(1), 3, &Edge::plain(false)).unwrap();
+        let batch = sort_out(Content::ViewBatch, &damaged, &partitioner(1), 3, &Edge::plain(false)).unwrap();
         assert_eq!(batch.rejected.shown.iter().map(|r| (r.index, r.reason)).collect::<Vec<_>>(), vec![(1, "bad_id")]);
         let of = |id: &str| event(id).replace('}', r#","x":1}"#);
         assert_eq!(lines(&batch), vec![(Source(0), vec![of("one"), of("six")])]);
-        assert_eq!(sort_out_batch(&payload, &partitioner(1), 2, &Edge::plain(false)), Err(Refused::TooManyEvents { limit: 2 }));
-        assert!(matches!(sort_out_batch(&payload[1..], &partitioner(1), 3, &Edge::plain(false)), Err(Refused::Batch(_))));
-        assert_eq!(sort_out_batch(&[], &partitioner(1), 3, &Edge::plain(false)), Ok(Batch::default()));
+        assert_eq!(
+            sort_out(Content::ViewBatch, &payload, &partitioner(1), 2, &Edge::plain(false)),
+            Err(Refused::TooManyEvents { limit: 2 })
+        );
+        assert!(matches!(sort_out(Content::ViewBatch, &payload[1..], &partitioner(1), 3, &Edge::plain(false)), Err(Refused::Batch(_))));
+        assert_eq!(sort_out(Content::ViewBatch, &[], &partitioner(1), 3, &Edge::plain(false)), Ok(Batch::default()));
     }
 
     #[test]
@@ -352,7 +398,7 @@ mod tests {
             let others = field(14, &texts(&"x".repeat(others), "{}"));
             [field(1, &texts("v", "w")), field(4, &[0, 1]), field(6, &[0; 8]), field(10, &texts("e", "f")), others].concat()
         };
-        let sorted = |others: usize| sort_out_batch(&body(others), &partitioner(1), 3, &Edge::plain(false)).unwrap();
+        let sorted = |others: usize| sort_out(Content::ViewBatch, &body(others), &partitioner(1), 3, &Edge::plain(false)).unwrap();
         assert_eq!(sorted(MAX_RECORD_BYTES - 100).rejected.total(), 0);
         let batch = sorted(MAX_RECORD_BYTES + 1);
         assert_eq!(batch.rejected.shown.iter().map(|r| (r.index, r.reason)).collect::<Vec<_>>(), vec![(0, EVENT_TOO_LARGE)]);
@@ -361,7 +407,8 @@ mod tests {
 
     #[test]
     fn only_the_first_thousand_refusals_are_named_and_all_are_counted() {
-        let batch = sort_out(Form::Ndjson, "{}\n".repeat(1_500).as_bytes(), &partitioner(1), 2_000, &Edge::plain(false)).unwrap();
+        let batch =
+            sort_out(Content::Json(Form::Ndjson), "{}\n".repeat(1_500).as_bytes(), &partitioner(1), 2_000, &Edge::plain(false)).unwrap();
         assert_eq!((batch.rejected.shown.len(), batch.rejected.total()), (MAX_REJECTED_SHOWN, 1_500));
         assert_eq!(batch.rejected.by_reason, BTreeMap::from([("missing_field", 1_500)]));
     }
@@ -391,7 +438,7 @@ mod tests {
             let at = at % (raw.len() + 1);
             raw.insert_str(at, &feed);
             let decoded = json::decode(raw.as_bytes());
-            let batch = sort_out(Form::Json, raw.as_bytes(), &partitioner(1), 9, &Edge::plain(false)).unwrap_or_default();
+            let batch = sort_out(Content::Json(Form::Json), raw.as_bytes(), &partitioner(1), 9, &Edge::plain(false)).unwrap_or_default();
             prop_assert_eq!(batch.appends.is_empty(), decoded.is_err());
             for append in &batch.appends {
                 let batch = ViewBatch::read(&append.records[0].payload).unwrap();
@@ -407,9 +454,9 @@ mod tests {
             let good: Vec<&str> = events.iter().map(String::as_str).filter(|raw| json::decode(raw.as_bytes()).is_ok()).collect();
             let mut writer = Writer::new();
             good.iter().for_each(|raw| writer.push(&json::decode(raw.as_bytes()).unwrap(), None).unwrap());
-            let batch = sort_out_batch(&writer.finish(), &partitioner(4), 1_000, &Edge::plain(false)).unwrap();
+            let batch = sort_out(Content::ViewBatch, &writer.finish(), &partitioner(4), 1_000, &Edge::plain(false)).unwrap();
             prop_assert_eq!(batch.rejected.total(), 0);
-            let by_line = sort_out(Form::Ndjson, good.join("\n").as_bytes(), &partitioner(4), 1_000, &Edge::plain(false)).unwrap_or_default();
+            let by_line = sort_out(Content::Json(Form::Ndjson), good.join("\n").as_bytes(), &partitioner(4), 1_000, &Edge::plain(false)).unwrap_or_default();
             prop_assert_eq!(batch, by_line);
         }
 

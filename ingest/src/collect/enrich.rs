@@ -126,13 +126,13 @@ impl Edge {
     }
 
     /// The other members of an event that has `own` (without reserved names), as a JSON object.
-    pub(super) fn others<'a>(&'a self, own: Option<&'a str>) -> Option<Cow<'a, str>> {
+    pub(super) fn others<'a>(&'a self, own: Option<Cow<'a, str>>) -> Option<Cow<'a, str>> {
         // An address that is not known leaves nothing to add.
         match (own, self.members.as_deref().filter(|added| *added != "{}")) {
-            (own, None) => own.map(Cow::Borrowed),
+            (own, None) => own,
             (None, Some(added)) => Some(Cow::Borrowed(added)),
             (Some(own), Some(added)) => {
-                let own = own.trim_end().strip_suffix('}').unwrap_or(own);
+                let own = own.trim_end().strip_suffix('}').unwrap_or(&own);
                 Some(Cow::Owned(format!("{own},{}", added.strip_prefix('{').unwrap_or(added))))
             }
         }

@@ -5,8 +5,9 @@
 //! caller ──> quota                         refused: 429
 //! body ──> intake::Intake                  refused: 400 408 413 429 503
 //!      ──> idempotency                     answered as before, or refused: 409 422
-//!      ──> batch::sort_out ──> Batch       refused: 400 413 429, or single events in the answer
-//!      ──> EventLog::append, all sources at once ──> 202, or 503 and when to come back
+//!      ──> batch ──> events by source      refused: 400 413 429, or single events in the answer
+//!      ──> small: gathered with others' ─┐
+//!      ──> large: records of their own ──┴─> EventLog::append, all sources at once ──> 202, or 503 and when to come back
 //! ```
 //!
 //! | module | holds |
@@ -19,6 +20,8 @@
 //! | [`idempotency`] | the answer of the first for a request that is sent again |
 //! | [`body`] | a JSON body as the raw bytes of its events, in any form |
 //! | [`batch`] | what to append where, and a verdict on each event |
+//! | `gather` | the events of small requests, until they are records together |
+//! | `outlet` | the log, or on disk while it is away |
 //! | [`skew`] | what a client's wrong clock is corrected by |
 //! | [`enrich`] | what the collector itself puts on an event |
 //! | `waiting` | how much waits for each source |
@@ -44,8 +47,8 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use schemas::Millis;
+use schemas::Source;
 use schemas::partition::Partitioner;
-use schemas::{NewRecord, Source};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use utoipa::openapi::OpenApi;
@@ -63,9 +66,11 @@ mod budget;
 pub mod coding;
 pub mod enrich;
 pub mod error;
+mod gather;
 pub mod idempotency;
 mod intake;
 pub mod metrics;
+mod outlet;
 pub mod quota;
 pub mod request;
 mod script;
@@ -75,20 +80,25 @@ mod waiting;
 pub use error::CollectError;
 pub use metrics::Metrics;
 
-use batch::{Append, Batch, Rejected};
-use budget::Budget;
+use batch::{Append, Batch, Rejected, RejectedEvents};
+use budget::{Budget, Share};
 use enrich::{DailySalt, Edge, Enrichment, Sender};
+use gather::Gathering;
 use idempotency::{Answers, Begun, Fingerprint};
 use intake::{Bounds, Intake, linger};
+use outlet::Outlet;
 use quota::{Meters, Quotas};
-use request::{Ask, Content};
-use waiting::Waiting;
+use request::Ask;
+use waiting::{Turn, Waiting};
 
 /// Says that an answer is that of the first request with the same `Idempotency-Key`.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// A body longer than this is decoded away from the threads that serve connections.
-const INLINE_BODY_BYTES: usize = 256 * 1024;
+/// A body longer than this is decoded away from the threads that serve connections, and its events share no records with others'.
+const SMALL_BODY_BYTES: usize = 256 * 1024;
+
+/// How an append ended that a request has a part in.
+type Told = tokio::sync::oneshot::Receiver<Result<Taken, LogError>>;
 
 /// How much the collector takes at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,25 +136,10 @@ impl Default for Limits {
     }
 }
 
-/// Where events go.
-enum Outlet {
-    Log(Arc<dyn EventLog>),
-    /// On disk while the log is away.
-    Spooling(Arc<Spool>),
-}
-
-impl Outlet {
-    async fn append(&self, source: Source, records: Vec<NewRecord>) -> Result<Taken, LogError> {
-        match self {
-            Self::Log(log) => log.append(source, records).await.map(|_| Taken::Logged),
-            Self::Spooling(spool) => spool.append(source, records).await,
-        }
-    }
-}
-
 /// Takes events in over HTTP and puts them on the log.
 pub struct Collector {
-    outlet: Outlet,
+    outlet: Arc<Outlet>,
+    gathering: Arc<Gathering>,
     partitioner: Partitioner,
     limits: Limits,
     enrichment: Enrichment,
@@ -180,6 +175,12 @@ struct Appended {
     spooled: u64,
 }
 
+impl Appended {
+    fn of(events: u64, taken: Taken) -> Self {
+        Self { events, spooled: if taken == Taken::Spooled { events } else { 0 } }
+    }
+}
+
 /// A good answer: its bytes, and whether they were given before.
 struct Answer {
     bytes: Bytes,
@@ -199,8 +200,10 @@ impl Collector {
         let metrics = Metrics::default();
         limits.max_decoded_bytes = coding::most_decoded(limits.max_decoded_bytes, limits.max_in_flight_bytes);
         let one_body = limits.max_body_bytes.max(coding::memory(limits.max_decoded_bytes));
+        let outlet = Arc::new(Outlet::Log(log));
         Self {
-            outlet: Outlet::Log(log),
+            gathering: Arc::new(Gathering::new(Arc::clone(&outlet), partitioner.sources.get())),
+            outlet,
             partitioner,
             limits,
             enrichment: Enrichment::default(),
@@ -224,7 +227,8 @@ impl Collector {
     #[must_use]
     pub fn spooling(mut self, spool: Arc<Spool>) -> Self {
         self.metrics.spooled_bytes = spool.held();
-        self.outlet = Outlet::Spooling(spool);
+        self.outlet = Arc::new(Outlet::Spooling(spool));
+        self.gathering = Arc::new(Gathering::new(Arc::clone(&self.outlet), self.partitioner.sources.get()));
         self
     }
 
@@ -302,21 +306,16 @@ impl Collector {
                 }
             },
         };
-        let batch = self.sorted_out(&work, bytes).await?;
-        for (reason, events) in &batch.rejected.by_reason {
-            self.metrics.rejected(reason, *events);
-        }
-        if batch.appends.is_empty() {
-            return Err(CollectError::NoUsableEvent(batch.rejected));
-        }
-        self.meters.events(&work.caller, batch.appends.iter().map(|append| append.events).sum(), Instant::now())?;
-        let sources = batch.appends.iter().map(|append| append.source);
-        let _waits = self.waiting.enter(sources, share.bytes()).map_err(CollectError::SourceFull)?;
-        let Appended { events: accepted, spooled } = self.append(batch.appends).await?;
+        let (appended, rejected) = if bytes.len() <= SMALL_BODY_BYTES {
+            self.append_with_others(&work, bytes, &share).await
+        } else {
+            self.append_apart(&work, bytes, &share).await
+        }?;
+        let Appended { events: accepted, spooled } = appended;
         if work.edge.skew_ms() != 0 {
             self.metrics.moved(accepted);
         }
-        let accepted = Accepted { accepted, rejected_total: batch.rejected.total(), rejected: batch.rejected.shown, spooled };
+        let accepted = Accepted { accepted, rejected_total: rejected.total(), rejected: rejected.shown, spooled };
         let bytes = Bytes::from(serde_json::to_vec(&accepted).map_err(|_| CollectError::Broken)?);
         if let Some(turn) = turn {
             turn.keep(bytes.clone());
@@ -324,34 +323,87 @@ impl Collector {
         Ok(Answer { bytes, again: false })
     }
 
-    /// A long body away from the threads that serve connections.
-    async fn sorted_out(self: &Arc<Self>, work: &Arc<Work>, bytes: Vec<u8>) -> Result<Batch, CollectError> {
-        if bytes.len() <= INLINE_BODY_BYTES {
-            return self.sort_out(work, bytes);
+    /// A small body: its events go to the log together with those of other requests.
+    async fn append_with_others(&self, work: &Work, bytes: Vec<u8>, share: &Share) -> Result<(Appended, RejectedEvents), CollectError> {
+        let started = Instant::now();
+        let (parts, rejected, _waits) = self.gather(work, &bytes, share)?;
+        // They are records now, or will be.
+        drop(bytes);
+        let mut outcomes = Vec::with_capacity(parts.len());
+        for (events, told) in parts {
+            let taken = told.await.map_err(|_| CollectError::Broken)?;
+            outcomes.push(taken.map(|taken| Appended::of(events, taken)));
         }
+        Ok((self.appended(&outcomes, started)?, rejected))
+    }
+
+    /// Hands a small body's events to what gathers for each source; who tells when how many of them are there.
+    fn gather(&self, work: &Work, bytes: &[u8], share: &Share) -> Result<(Vec<(u64, Told)>, RejectedEvents, Turn), CollectError> {
+        let (placed, mut rejected) = batch::place(work.ask.content, bytes, &self.partitioner, self.limits.max_events, &work.edge)?;
+        let by_source = || placed.chunk_by(|a, b| a.source == b.source).filter_map(|events| Some((events.first()?.source, events)));
+        let waits = self.admit_events(work, placed.len(), &rejected, by_source().map(|(source, _)| source), share)?;
+        let mut parts = Vec::new();
+        for (source, events) in by_source() {
+            let mut good = events.len();
+            let told = self.gathering.append(source, work.edge.historical(), events.iter(), |placed| {
+                rejected.too_large(placed.index);
+                good -= 1;
+            });
+            parts.push((u64::try_from(good).unwrap_or_default(), told.ok_or(CollectError::Broken)?));
+        }
+        Ok((parts, rejected, waits))
+    }
+
+    /// A large body: its events are records of their own.
+    async fn append_apart(
+        self: &Arc<Self>,
+        work: &Arc<Work>,
+        bytes: Vec<u8>,
+        share: &Share,
+    ) -> Result<(Appended, RejectedEvents), CollectError> {
+        let Batch { appends, rejected } = self.sorted_out(work, bytes).await?;
+        let events: u64 = appends.iter().map(|append| append.events).sum();
+        let events = usize::try_from(events).unwrap_or(usize::MAX);
+        let _waits = self.admit_events(work, events, &rejected, appends.iter().map(|append| append.source), share)?;
+        let started = Instant::now();
+        let outcomes = join_all(appends.into_iter().map(|Append { source, records, events }| async move {
+            self.outlet.append(source, records).await.map(|taken| Appended::of(events, taken))
+        }))
+        .await;
+        Ok((self.appended(&outcomes, started)?, rejected))
+    }
+
+    /// Whether so many good events, for these sources, may go to the log.
+    fn admit_events(
+        &self,
+        work: &Work,
+        good: usize,
+        rejected: &RejectedEvents,
+        sources: impl Iterator<Item = Source>,
+        share: &Share,
+    ) -> Result<Turn, CollectError> {
+        for (reason, events) in &rejected.by_reason {
+            self.metrics.rejected(reason, *events);
+        }
+        if good == 0 {
+            return Err(CollectError::NoUsableEvent(rejected.clone()));
+        }
+        self.meters.events(&work.caller, u64::try_from(good).unwrap_or(u64::MAX), Instant::now())?;
+        self.waiting.enter(sources, share.bytes()).map_err(CollectError::SourceFull)
+    }
+
+    /// Sorts a large body out, away from the threads that serve connections.
+    async fn sorted_out(self: &Arc<Self>, work: &Arc<Work>, bytes: Vec<u8>) -> Result<Batch, CollectError> {
         // No more at a time than there are cores: others would only hold memory. Nobody closes the semaphore.
         let _core = self.decoders.acquire().await;
         let (this, work) = (Arc::clone(self), Arc::clone(work));
-        tokio::task::spawn_blocking(move || this.sort_out(&work, bytes)).await.unwrap_or(Err(CollectError::Broken))
+        let sorted_out = move || batch::sort_out(work.ask.content, &bytes, &this.partitioner, this.limits.max_events, &work.edge);
+        // The bytes are gone before the log is waited for.
+        Ok(tokio::task::spawn_blocking(sorted_out).await.map_err(|_| CollectError::Broken)??)
     }
 
-    /// Takes the bytes, so that they are gone before the log is waited for.
-    fn sort_out(&self, work: &Work, bytes: Vec<u8>) -> Result<Batch, CollectError> {
-        let (partitioner, max_events) = (&self.partitioner, self.limits.max_events);
-        Ok(match work.ask.content {
-            Content::Json(form) => batch::sort_out(form, &bytes, partitioner, max_events, &work.edge)?,
-            Content::ViewBatch => batch::sort_out_batch(&bytes, partitioner, max_events, &work.edge)?,
-        })
-    }
-
-    /// Appends to all sources at once and waits for all of them; the number of events, if every source took its own.
-    async fn append(&self, appends: Vec<Append>) -> Result<Appended, CollectError> {
-        let started = Instant::now();
-        let outcomes = join_all(appends.into_iter().map(|Append { source, records, events }| async move {
-            let outcome = self.outlet.append(source, records).await;
-            outcome.map(|taken| Appended { events, spooled: if taken == Taken::Spooled { events } else { 0 } })
-        }))
-        .await;
+    /// The number of events, if every source took its own.
+    fn appended(&self, outcomes: &[Result<Appended, LogError>], started: Instant) -> Result<Appended, CollectError> {
         self.metrics.appended(started.elapsed().as_secs_f64());
         let taken: Appended = outcomes
             .iter()
@@ -360,11 +412,11 @@ impl Collector {
         self.metrics.accepted(taken.events);
         self.metrics.spooled(taken.spooled);
         // A log that failed says more than one that is busy.
-        match outcomes.into_iter().filter_map(Result::err).min_by_key(|error| matches!(error, LogError::Busy { .. })) {
+        match outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).min_by_key(|error| matches!(error, LogError::Busy { .. })) {
             None => Ok(taken),
             Some(error) => {
                 tracing::warn!(%error, taken = taken.events, "the log did not take a request's events");
-                Err(CollectError::Log { error, partly: taken.events > 0 })
+                Err(CollectError::Log { error: error.clone(), partly: taken.events > 0 })
             }
         }
     }
