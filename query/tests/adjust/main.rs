@@ -7,7 +7,7 @@
 mod scene;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::Method;
 use query::QueryService;
@@ -46,7 +46,9 @@ async fn post(scene: &Scene, service: usize, body: &Value) -> (u16, Value) {
 
 /// Asks until it has ended.
 async fn done(scene: &Scene, service: usize, body: &Value) -> Value {
+    let begun = Instant::now();
     loop {
+        assert!(begun.elapsed() < Duration::from_secs(50), "it never ended: {body}");
         let (status, answer) = post(scene, service, body).await;
         match status {
             200 => return answer,
