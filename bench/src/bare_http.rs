@@ -23,8 +23,11 @@ pub(crate) fn parse() -> ! {
 }
 
 async fn decoded(body: Bytes) -> (StatusCode, String) {
-    let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let accepted = lines.map(|line| black_box(json::decode(line).unwrap())).count();
+    let mut accepted = 0;
+    for line in body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        black_box(json::decode(line).unwrap());
+        accepted += 1;
+    }
     (StatusCode::ACCEPTED, format!(r#"{{"accepted":{accepted},"rejected_total":0,"rejected":[]}}"#))
 }
 

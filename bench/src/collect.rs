@@ -18,7 +18,7 @@ use schemas::Millis;
 use crate::child::Task;
 use crate::events::{Generator, Shape};
 use crate::lab::{Lab, Missing};
-use crate::load::Load;
+use crate::load::{Load, Requests};
 use crate::report::target_dir;
 use crate::server::{Server, on_cluster};
 use crate::usage::{cpu_seconds, settle};
@@ -112,8 +112,8 @@ impl Bodies {
     }
 
     /// Every event has an id that no other of this and of other runs has.
-    fn load<'a>(&'a self, connections: usize, run: usize) -> Load<impl Fn(usize) -> Box<dyn FnMut(&mut Vec<u8>) + 'a> + Sync + use<'a>> {
-        let requests = move |connection: usize| -> Box<dyn FnMut(&mut Vec<u8>) + 'a> {
+    fn load<'a>(&'a self, connections: usize, run: usize) -> Load<impl Fn(usize) -> Requests<'a> + Sync + use<'a>> {
+        let requests = move |connection: usize| -> Requests<'a> {
             let mut number = ((self.events << 8 | run) << 12 | connection) << 20;
             Box::new(move |out| {
                 let (request, numbers) = &self.requests[(number + connection) % self.requests.len()];

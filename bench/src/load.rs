@@ -16,10 +16,13 @@ pub(crate) struct Load<Q> {
     pub(crate) requests: Q,
 }
 
+/// Writes one request after the other.
+pub(crate) type Requests<'a> = Box<dyn FnMut(&mut Vec<u8>) + 'a>;
+
 /// The same question again and again.
-pub(crate) fn asking(path: &str) -> Load<impl Fn(usize) -> Box<dyn FnMut(&mut Vec<u8>)> + Sync + use<>> {
+pub(crate) fn asking(path: &str) -> Load<impl Fn(usize) -> Requests<'static> + Sync + use<>> {
     let question = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n").into_bytes();
-    let requests = move |_| -> Box<dyn FnMut(&mut Vec<u8>)> {
+    let requests = move |_| -> Requests<'static> {
         let question = question.clone();
         Box::new(move |out| out.extend_from_slice(&question))
     };
