@@ -23,8 +23,9 @@ use crate::report::target_dir;
 use crate::server::{Server, on_cluster};
 use crate::usage::{cpu_seconds, settle};
 
+/// A collector that is worth measuring has many clients: with few, what is measured is waking up for each.
 const SINGLE_CONNECTIONS: usize = 256;
-const BATCH_CONNECTIONS: usize = 16;
+const BATCH_CONNECTIONS: usize = 64;
 const BATCH: usize = 100;
 /// So many different bodies are sent, each again and again with other event ids.
 const BODIES: usize = 200;
