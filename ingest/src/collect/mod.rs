@@ -100,6 +100,14 @@ const SMALL_BODY_BYTES: usize = 256 * 1024;
 /// How an append ended that a request has a part in.
 type Told = tokio::sync::oneshot::Receiver<Result<Taken, LogError>>;
 
+/// A small request's events on their way.
+struct Gathered {
+    /// For each source how many, and who tells how it ended.
+    parts: Vec<(u64, Told)>,
+    rejected: RejectedEvents,
+    _waits: Turn,
+}
+
 /// How much the collector takes at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -326,7 +334,7 @@ impl Collector {
     /// A small body: its events go to the log together with those of other requests.
     async fn append_with_others(&self, work: &Work, bytes: Vec<u8>, share: &Share) -> Result<(Appended, RejectedEvents), CollectError> {
         let started = Instant::now();
-        let (parts, rejected, _waits) = self.gather(work, &bytes, share)?;
+        let Gathered { parts, rejected, _waits } = self.gather(work, &bytes, share)?;
         // They are records now, or will be.
         drop(bytes);
         let mut outcomes = Vec::with_capacity(parts.len());
@@ -338,10 +346,10 @@ impl Collector {
     }
 
     /// Hands a small body's events to what gathers for each source; who tells when how many of them are there.
-    fn gather(&self, work: &Work, bytes: &[u8], share: &Share) -> Result<(Vec<(u64, Told)>, RejectedEvents, Turn), CollectError> {
+    fn gather(&self, work: &Work, bytes: &[u8], share: &Share) -> Result<Gathered, CollectError> {
         let (placed, mut rejected) = batch::place(work.ask.content, bytes, &self.partitioner, self.limits.max_events, &work.edge)?;
         let by_source = || placed.chunk_by(|a, b| a.source == b.source).filter_map(|events| Some((events.first()?.source, events)));
-        let waits = self.admit_events(work, placed.len(), &rejected, by_source().map(|(source, _)| source), share)?;
+        let _waits = self.admit_events(work, placed.len(), &rejected, by_source().map(|(source, _)| source), share)?;
         let mut parts = Vec::new();
         for (source, events) in by_source() {
             let mut good = events.len();
@@ -351,7 +359,7 @@ impl Collector {
             });
             parts.push((u64::try_from(good).unwrap_or_default(), told.ok_or(CollectError::Broken)?));
         }
-        Ok((parts, rejected, waits))
+        Ok(Gathered { parts, rejected, _waits })
     }
 
     /// A large body: its events are records of their own.
