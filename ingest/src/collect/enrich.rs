@@ -288,11 +288,11 @@ mod tests {
         let edge = edge(&ALL, &sender("203.0.113.77"));
         let added = r#""client_ip":"203.0.113.0","received_at":1763640000000,"user_agent":"Mozilla/5.0 \"x\""}"#;
         assert_eq!(edge.others(None).unwrap(), format!("{{{added}"));
-        assert_eq!(edge.others(Some(r#"{"a":{"b":1}}"#)).unwrap(), format!(r#"{{"a":{{"b":1}},{added}"#));
+        assert_eq!(edge.others(Some(r#"{"a":{"b":1}}"#.into())).unwrap(), format!(r#"{{"a":{{"b":1}},{added}"#));
         assert_eq!(Edge::plain(false).others(None), None);
         let nobody = Sender { address: None, user_agent: None, received: NOON };
         let edge = Edge::new(false, 0, &Enrichment { received: false, ..ALL }, None, &nobody);
-        assert_eq!((edge.others(None), edge.others(Some("{\"a\":1}")).as_deref()), (None, Some("{\"a\":1}")));
+        assert_eq!((edge.others(None), edge.others(Some("{\"a\":1}".into())).as_deref()), (None, Some("{\"a\":1}")));
         assert_eq!(edge.reserved(), MEMBERS);
     }
 
@@ -358,7 +358,7 @@ mod tests {
         let enrichment = Enrichment { daily_viewers: true, ..ALL };
         let edge = Edge::new(true, 9_999, &enrichment, Some(Arc::new([7; 32])), &sender("203.0.113.77"));
         assert!(edge.historical() && edge.skew_ms() == 0 && edge.reserved().is_empty());
-        assert_eq!(edge.others(Some("{\"client_ip\":1}")).unwrap(), "{\"client_ip\":1}");
+        assert_eq!(edge.others(Some("{\"client_ip\":1}".into())).unwrap(), "{\"client_ip\":1}");
         let mut event = json::decode(br#"{"event_id":"e","video_id":"v","ts":1763642096789}"#).unwrap();
         edge.touch(&mut event);
         assert_eq!(event.viewer_id, None, "no viewer is made from an importer");
