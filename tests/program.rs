@@ -144,6 +144,35 @@ fn a_listener_that_others_can_reach_is_refused_without_insecure() {
 }
 
 #[test]
+fn a_server_goes_on_when_nobody_reads_what_it_says() {
+    // Several, because it is a race: whoever started it may go after the first line, or between two.
+    for _ in 0..8 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut server = tallymark(&["run", "--data", dir.path().to_str().unwrap(), "--listen", "127.0.0.1:0", "--access-log"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (mut stdout, mut line) = (server.stdout.take().unwrap(), Vec::new());
+        while line.last() != Some(&b'\n') {
+            let mut byte = [0];
+            stdout.read_exact(&mut byte).unwrap();
+            line.push(byte[0]);
+        }
+        drop((stdout, server.stderr.take()));
+        let line = String::from_utf8(line).unwrap();
+        let address = line.split_once("http://").unwrap().1.split(',').next().unwrap();
+        // Each is told of, or would be.
+        for _ in 0..3 {
+            let answer = reqwest::blocking::Client::builder().no_proxy().build().unwrap().get(format!("http://{address}/livez")).send();
+            assert_eq!(answer.unwrap().status(), 200);
+        }
+        support::signal(&server, "TERM");
+        assert!(server.wait().unwrap().success());
+    }
+}
+
+#[test]
 fn a_port_in_use_is_named_with_the_way_out() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

@@ -1,5 +1,6 @@
 //! Where a process listens, what it says when it does, and the signal that ends it.
 
+use std::io::Write;
 use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
@@ -100,5 +101,7 @@ pub(super) fn greet(role: Role, address: SocketAddr, settings: &Settings, embedd
     } else {
         tries.push(format!("curl {scheme}://{address}/readyz"));
     }
-    println!("{who} listens on {scheme}://{address}, {on}\n\nTry:\n  {}\n", tries.join("\n  "));
+    let greeting = format!("{who} listens on {scheme}://{address}, {on}\n\nTry:\n  {}\n\n", tries.join("\n  "));
+    // Whoever starts it may read the first line and go.
+    let _ = std::io::stdout().lock().write_all(greeting.as_bytes());
 }
