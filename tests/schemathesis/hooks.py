@@ -94,7 +94,31 @@ def names_of_letters(problem):
     return "a dead letter is named source/offset/index" in detail or "it is the cursor of an answer before" in detail
 
 
+def change_of_two_kinds(problem):
+    # A change adds to one minute or removes from a range, not both; ranges of one video lie apart; what is published has a name.
+    member, detail = problem.get("member", ""), problem.get("detail", "")
+    of_a_change = member.startswith("changes[") and any(
+        words in detail
+        for words in (
+            "it goes with start and end, not with",
+            "it is not after start",
+            'a range goes with "remove"',
+            "it is missing; give minute and gross",
+            "nothing is to be changed",
+            "outside the years",
+            "years 1 to 5999",
+            "bytes",
+        )
+    )
+    of_all = member == "changes" and "overlap" in detail
+    of_names = member in ("id", "reason") and any(
+        words in detail for words in ("it is missing; give a name", "and the header Idempotency-Key differ", "does not begin with undo:", "say why")
+    )
+    return of_a_change or of_all or of_names
+
+
 CANNOT_BE_SAID = (
+    change_of_two_kinds,
     key_that_cannot_be,
     names_or_a_filter,
     names_of_letters,

@@ -43,7 +43,7 @@ const ANSWERS_AFTER: Duration = Duration::from_secs(8);
     path = "/v1/adjustments",
     operation_id = "adjust",
     tag = "Operation",
-    params(("Idempotency-Key" = Option<String>, Header, description = "The same as `id`.")),
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 100, pattern = "^[!-~]+$", description = "The same as `id`.")),
     request_body = Adjust,
     responses(
         (status = 200, description = "It has ended: `state` says how. Or what it would be, if it is only tried.", body = Adjustment),
