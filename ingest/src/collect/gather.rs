@@ -7,8 +7,8 @@
 //! So what an append costs is shared by all who wait for it: a thousand clients with one event each are a few records, and no
 //! request waits for longer than the append before it. A lane holds the live or the historical events of one source.
 //!
-//! An append that fails, fails for all whose events are in it; each sends its request again, and deduplication sorts it out. The
-//! bodies that the events came from are held in memory, and within its bounds, until then.
+//! An append that fails, fails for all whose events are in it; each sends its request again, and deduplication sorts it out. Each
+//! holds its part of the memory for bodies until then, so what gathers is bounded as they are.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

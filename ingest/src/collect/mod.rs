@@ -34,7 +34,7 @@
 //! `"spooled":k` if so many of the accepted went to a [`Spool`], because the log is away; `rejected` names the first [`batch::MAX_REJECTED_SHOWN`] refused events.
 //!
 //! Memory: all bodies together, decoded, have at most [`Limits::max_in_flight_bytes`] (in buffers that have room for up to twice
-//! that), and the records made from them about as much again; one caller has at most half. There is no queue: what does not fit is
+//! that), and the records made from them about as much again; one caller has at most half. What gathers for a source is of requests that hold their part of it; nothing else waits, and what does not fit is
 //! refused with `Retry-After`. Once a body is complete its events are appended whether or not the client stays.
 
 use std::sync::{Arc, Weak};
@@ -333,8 +333,8 @@ impl Collector {
 
     /// A small body: its events go to the log together with those of other requests.
     async fn append_with_others(&self, work: &Work, bytes: Vec<u8>, share: &Share) -> Result<(Appended, RejectedEvents), CollectError> {
-        let started = Instant::now();
         let Gathered { parts, rejected, _waits } = self.gather(work, &bytes, share)?;
+        let started = Instant::now();
         // They are records now, or will be.
         drop(bytes);
         let mut outcomes = Vec::with_capacity(parts.len());
